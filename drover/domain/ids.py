@@ -1,0 +1,33 @@
+"""Identifiers: short, lower case, without letters that are mistaken for one another."""
+
+from __future__ import annotations
+
+import random
+import re
+import secrets
+
+ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
+_HIERARCHICAL = re.compile(r"^(task-[a-z0-9]+(?:\.\d+)*)\.(\d+)$")
+_ID = re.compile(r"^(task|epic|plan|run)-[a-z0-9]+(\.\d+)*$")
+
+
+def new_id(kind: str, length: int = 4, rng: random.Random | None = None) -> str:
+    """``task-k3f9``: a fresh id; callers insert it and ask again, one longer, if it is taken."""
+    choose = rng.choice if rng is not None else secrets.choice
+    return f"{kind}-" + "".join(choose(ALPHABET) for _ in range(length))
+
+
+def new_token(length: int = 10) -> str:
+    """A name for something nobody types: a worker, a run's marker."""
+    return "".join(secrets.choice(ALPHABET) for _ in range(length))
+
+
+def is_id(text: str) -> bool:
+    """Whether ``text`` has the form of an id (not whether it exists)."""
+    return _ID.match(text) is not None
+
+
+def split_subtask(task_id: str) -> tuple[str, int] | None:
+    """``task-k3f9.2`` → (``task-k3f9``, 2); None for a task without a parent."""
+    match = _HIERARCHICAL.match(task_id)
+    return (match[1], int(match[2])) if match else None
