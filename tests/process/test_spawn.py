@@ -1,0 +1,107 @@
+"""Short commands: run to their end, or ended with everything they started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import anyio
+import pytest
+
+from drover import process
+
+pytestmark = pytest.mark.anyio
+ENV = {"PATH": os.environ["PATH"]}
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+async def test_a_command_gives_its_exit_code_and_both_outputs(tmp_path: Path) -> None:
+    done = await process.run(["sh", "-c", "pwd; echo oops >&2; exit 3"], cwd=tmp_path, env=ENV)
+    assert done == process.Finished(3, f"{tmp_path}\n".encode(), b"oops\n")
+
+
+async def test_a_command_ended_by_a_signal_says_so() -> None:
+    done = await process.run(["sh", "-c", "kill -9 $$"], env=ENV)
+    assert done.returncode == -9
+
+
+async def test_a_large_input_reaches_a_command_that_answers_while_it_reads() -> None:
+    data = os.urandom(3_000_000)
+    done = await process.run(["cat"], env=ENV, stdin=data)
+    assert done.stdout == data
+
+
+async def test_a_command_that_does_not_read_its_input_is_no_error() -> None:
+    done = await process.run(["true"], env=ENV, stdin=b"x" * 1_000_000)
+    assert done.returncode == 0
+
+
+async def test_without_input_standard_input_is_empty() -> None:
+    assert (await process.run(["cat"], env=ENV)).stdout == b""
+
+
+async def test_the_environment_is_exactly_the_one_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_SECRET", "x")
+    done = await process.run([sys.executable, "-c", "import os; print('A_SECRET' in os.environ)"], env={"B": "1"})
+    assert done.stdout == b"False\n"
+
+
+async def test_a_missing_program_is_file_not_found() -> None:
+    with pytest.raises(FileNotFoundError):
+        await process.run(["/nowhere/program"], env=ENV)
+
+
+async def test_a_timeout_ends_the_whole_group(tmp_path: Path) -> None:
+    with pytest.raises(TimeoutError):
+        await process.run(["sh", "-c", f"sleep 60 & echo $! > {tmp_path}/pid; wait"], env=ENV, timeout_s=0.3)
+    assert gone(int((tmp_path / "pid").read_text()))
+
+
+async def test_a_command_deaf_to_sigterm_is_killed_on_timeout(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        await process.run(["sh", "-c", f"trap '' TERM; echo $$ > {tmp_path}/pid; sleep 60"], env=ENV, timeout_s=0.3)
+    assert gone(int((tmp_path / "pid").read_text()))
+    assert time.monotonic() - began < 3
+
+
+async def test_a_cancelled_caller_leaves_no_process(tmp_path: Path) -> None:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: process.run(["sh", "-c", f"echo $$ > {tmp_path}/pid; sleep 60"], env=ENV))
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+            await anyio.sleep(0.01)
+        tasks.cancel_scope.cancel()
+    assert gone(int((tmp_path / "pid").read_text()))
+
+
+async def test_a_grandchild_that_holds_the_pipe_delays_the_answer_two_seconds_at_most() -> None:
+    began = time.monotonic()
+    done = await process.run(["sh", "-c", "sleep 30 & echo $!"], env=ENV)
+    assert time.monotonic() - began < 3
+    os.kill(int(done.stdout), signal.SIGKILL)
+
+
+async def test_too_much_output_ends_the_command() -> None:
+    with pytest.raises(process.TooMuchOutput, match="yes printed more than 100000 bytes"):
+        await process.run(["yes"], env=ENV, limit_bytes=100_000)
+
+
+async def test_a_child_of_a_parent_that_ignores_sigint_can_be_interrupted() -> None:
+    show = "import signal; print([signal.getsignal(n) is signal.SIG_IGN for n in (2, 15, 1)])"
+    old = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        done = await process.run([sys.executable, "-c", show], env=ENV)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+    assert done.stdout == b"[False, False, False]\n"
