@@ -1,0 +1,77 @@
+"""The event log: what happened, written in the transaction that made it happen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from drover.domain.models import Event
+from drover.store.database import Database, Row, Transaction, Value
+
+PAGE = 500
+
+
+async def tell(
+    tx: Transaction,
+    type: str,
+    at: int,
+    *,
+    task_id: str | None = None,
+    epic_id: str | None = None,
+    attempt: int | None = None,
+    worker: str | None = None,
+    host: str | None = None,
+    **data: Value | Sequence[str] | dict[str, Value],
+) -> None:
+    """Write one event inside a verb's transaction."""
+    await tx.run(
+        "add_event",
+        type=type,
+        at=at,
+        task_id=task_id,
+        epic_id=epic_id,
+        attempt=attempt,
+        worker=worker,
+        host=host,
+        data=json.dumps(data, ensure_ascii=False),
+    )
+
+
+class Events:
+    """Reading the log."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def page(
+        self,
+        *,
+        after: int = 0,
+        task_id: str | None = None,
+        epic_id: str | None = None,
+        since: int | None = None,
+        until: int | None = None,
+        limit: int = PAGE,
+    ) -> list[Event]:
+        """At most ``limit`` events with ``seq > after``, oldest first; times are unix ms, both ends included."""
+
+        async def verb(tx: Transaction) -> list[Row]:
+            return await tx.all(
+                "list_events", after=after, task_id=task_id, epic_id=epic_id, since=since, until=until, page=limit
+            )
+
+        return [event_of(row) for row in await self._database.read(verb)]
+
+    async def last_seq(self) -> int:
+        """The number of the newest event; 0 when there is none."""
+
+        async def verb(tx: Transaction) -> int:
+            row = await tx.one("last_seq")
+            return int(row["seq"] or 0) if row else 0
+
+        return await self._database.read(verb)
+
+
+def event_of(row: Row) -> Event:
+    """A row as the value people see."""
+    return Event.model_validate({**row, "data": json.loads(str(row["data"]))})

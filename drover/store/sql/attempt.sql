@@ -1,0 +1,41 @@
+-- name: add_attempt
+INSERT INTO attempts (task_id, fence, attempt, worker_id, host, pid, started_at, alive_at)
+VALUES (:task_id, :fence, :attempt, :worker_id, :host, :pid, :now, :now);
+
+-- name: note_agent
+-- Before the agent may act: which process it is, which session it speaks in, where its words go.
+UPDATE attempts
+   SET agent = :agent, process = :process, marker = :marker, session_id = coalesce(:session_id, session_id),
+       resumed = :resumed, agent_started_at = coalesce(agent_started_at, :now), log = :log, base = :base
+ WHERE task_id = :task_id AND fence = :fence;
+
+-- name: note_session
+UPDATE attempts SET session_id = :session_id WHERE task_id = :task_id AND fence = :fence;
+
+-- name: note_alive
+UPDATE attempts SET alive_at = :alive_at WHERE task_id = :task_id AND fence = :fence AND ended_at IS NULL;
+
+-- name: note_report
+UPDATE attempts
+   SET outcome = :outcome, resumed = coalesce(:resumed, resumed), session_id = coalesce(:session_id, session_id),
+       input_tokens = :input_tokens, output_tokens = :output_tokens, cost_microusd = :cost_microusd,
+       turns = :turns, model = :model, error = :error
+ WHERE task_id = :task_id AND fence = :fence;
+
+-- name: end_attempt
+UPDATE attempts SET ended_at = :now, outcome = coalesce(:outcome, outcome), error = coalesce(:error, error)
+ WHERE task_id = :task_id AND fence = :fence AND ended_at IS NULL;
+
+-- name: list_attempts
+SELECT * FROM attempts WHERE task_id = :task_id ORDER BY fence;
+
+-- name: list_open_attempts
+-- Executions nobody closed: their workers may be dead and their processes alive.
+SELECT a.*, w.boot_id, w.pid AS worker_pid, w.process_started
+  FROM attempts a JOIN workers w ON w.id = a.worker_id
+ WHERE a.ended_at IS NULL AND a.host = :host;
+
+-- name: sum_usage
+SELECT coalesce(sum(input_tokens), 0) AS input_tokens, coalesce(sum(output_tokens), 0) AS output_tokens,
+       coalesce(sum(cost_microusd), 0) AS cost_microusd
+  FROM attempts WHERE started_at >= :since;

@@ -1,0 +1,219 @@
+-- name: add_task
+-- No row back when the id is taken; a key that is taken is looked up before.
+INSERT INTO tasks (id, title, description, epic_id, parent_id, sequence, type, priority, key, agent, test_mode,
+                   test_scope, test_command, timeout_ms, max_attempts, allow_no_change, open_blockers, created_by,
+                   created_at, updated_at)
+VALUES (:id, :title, :description, :epic_id, :parent_id, :sequence, :type, :priority, :key, :agent, :test_mode,
+        :test_scope, :test_command, :timeout_ms, :max_attempts, :allow_no_change, :open_blockers, :created_by,
+        :now, :now)
+ON CONFLICT (id) DO NOTHING;
+
+-- name: find_task
+SELECT * FROM tasks WHERE id = :id;
+
+-- name: find_task_by_key
+SELECT id FROM tasks WHERE key = :key;
+
+-- name: list_ids_between
+-- Ids that begin with a prefix: :low is the prefix, :high the prefix followed by a letter after every other.
+SELECT id FROM tasks WHERE id >= :low AND id < :high ORDER BY id LIMIT 3;
+
+-- name: list_tasks
+SELECT * FROM tasks ORDER BY created_at, id;
+
+-- name: list_tasks_of_epic
+SELECT * FROM tasks WHERE epic_id = :epic_id ORDER BY created_at, id;
+
+-- name: list_tasks_in_state
+SELECT * FROM tasks WHERE state = :state ORDER BY priority DESC, created_at, id;
+
+-- name: list_children
+SELECT id, sequence, state FROM tasks WHERE parent_id = :parent_id ORDER BY sequence;
+
+-- name: list_labels
+SELECT task_id, label FROM task_labels ORDER BY label;
+
+-- name: list_labels_of_task
+SELECT label FROM task_labels WHERE task_id = :id ORDER BY label;
+
+-- name: add_label
+INSERT INTO task_labels (task_id, label) VALUES (:task_id, :label) ON CONFLICT (task_id, label) DO NOTHING;
+
+-- name: remove_labels
+DELETE FROM task_labels WHERE task_id = :task_id;
+
+-- name: count_tasks
+-- The counts behind every status word. An epic filter of NULL means all.
+SELECT state, CASE WHEN open_blockers > 0 THEN 1 ELSE 0 END AS blocked, executing,
+       CASE WHEN due_at <= :now THEN 1 ELSE 0 END AS due, count(*) AS n
+  FROM tasks
+ WHERE CAST(:epic_id AS text) IS NULL OR epic_id = :epic_id
+ GROUP BY 1, 2, 3, 4;
+
+-- name: edit_task
+UPDATE tasks
+   SET title = :title, description = :description, epic_id = :epic_id, type = :type, priority = :priority,
+       agent = :agent, test_mode = :test_mode, test_scope = :test_scope, test_command = :test_command,
+       timeout_ms = :timeout_ms, max_attempts = :max_attempts, updated_at = :now
+ WHERE id = :id AND state <> 'running';
+
+-- ------------------------------------------------------------ blockers
+
+-- name: add_blocker
+INSERT INTO blockers (task_id, blocker_id, kind, created_at) VALUES (:task_id, :blocker_id, :kind, :now)
+ON CONFLICT (task_id, blocker_id) DO NOTHING;
+
+-- name: remove_blocker
+DELETE FROM blockers WHERE task_id = :task_id AND blocker_id = :blocker_id;
+
+-- name: remove_blockers
+DELETE FROM blockers WHERE task_id = :task_id;
+
+-- name: list_blockers
+SELECT task_id, blocker_id, kind FROM blockers ORDER BY task_id, created_at, blocker_id;
+
+-- name: list_blockers_of_task
+SELECT b.blocker_id, b.kind, t.state, t.landed_at, t.landed_commit
+  FROM blockers b JOIN tasks t ON t.id = b.blocker_id
+ WHERE b.task_id = :task_id ORDER BY b.created_at, b.blocker_id;
+
+-- name: list_dependents_of_task
+SELECT b.task_id, b.kind FROM blockers b WHERE b.blocker_id = :blocker_id ORDER BY b.task_id;
+
+-- name: list_stranded
+-- Unfinished tasks that stand, directly or not, behind one that failed or was cancelled.
+WITH RECURSIVE stranded (id) AS (
+    SELECT b.task_id FROM tasks d JOIN blockers b ON b.blocker_id = d.id
+     WHERE d.state IN ('failed', 'cancelled') AND d.landed_at IS NULL
+    UNION
+    SELECT b.task_id FROM stranded s JOIN blockers b ON b.blocker_id = s.id
+)
+SELECT t.id FROM stranded s JOIN tasks t ON t.id = s.id
+ WHERE t.open_blockers > 0 AND t.state IN ('queued', 'waiting', 'paused');
+
+-- name: recount_blockers
+-- The counter by its definition; a landing, an edge or a reset that changed it is followed by this for one task.
+UPDATE tasks
+   SET open_blockers = (SELECT count(*) FROM blockers b JOIN tasks t ON t.id = b.blocker_id
+                         WHERE b.task_id = tasks.id AND t.landed_at IS NULL)
+ WHERE id = :id;
+
+-- name: lower_dependents
+-- Called once when a blocker lands.
+UPDATE tasks SET open_blockers = open_blockers - 1
+ WHERE id IN (SELECT task_id FROM blockers WHERE blocker_id = :blocker_id)
+RETURNING id, epic_id, state, open_blockers;
+
+-- name: raise_dependents
+-- Called once when a landed blocker is started over.
+UPDATE tasks SET open_blockers = open_blockers + 1
+ WHERE id IN (SELECT task_id FROM blockers WHERE blocker_id = :blocker_id);
+
+-- name: list_miscounted
+SELECT t.id, t.open_blockers, (SELECT count(*) FROM blockers b JOIN tasks x ON x.id = b.blocker_id
+                               WHERE b.task_id = t.id AND x.landed_at IS NULL) AS counted
+  FROM tasks t
+ WHERE t.open_blockers <> (SELECT count(*) FROM blockers b JOIN tasks x ON x.id = b.blocker_id
+                            WHERE b.task_id = t.id AND x.landed_at IS NULL);
+
+-- ------------------------------------------------------------ claims
+
+-- name: wake_due
+-- What waited for a time that has come is queued again.
+UPDATE tasks SET state = 'queued', reason = NULL, detail = NULL, due_at = NULL
+ WHERE state = 'waiting' AND due_at <= :now;
+
+-- name: claim_task
+-- The best ready task for one worker: priority, then age. Nobody waits for a row another claim holds.
+UPDATE tasks
+   SET state = 'running', fence = fence + 1, claimed_by = :worker_id, lease_until = :lease_until, executing = 0,
+       started_at = coalesce(started_at, :now), updated_at = :now
+ WHERE state = 'queued' AND open_blockers = 0
+   AND id = (SELECT id FROM tasks WHERE state = 'queued' AND open_blockers = 0
+              ORDER BY priority DESC, created_at, id LIMIT 1 /*pg: FOR UPDATE SKIP LOCKED */ /*:pg*/)
+RETURNING *;
+
+-- name: claim_task_of_epic
+UPDATE tasks
+   SET state = 'running', fence = fence + 1, claimed_by = :worker_id, lease_until = :lease_until, executing = 0,
+       started_at = coalesce(started_at, :now), updated_at = :now
+ WHERE state = 'queued' AND open_blockers = 0
+   AND id = (SELECT id FROM tasks WHERE state = 'queued' AND open_blockers = 0 AND epic_id = :epic_id
+              ORDER BY priority DESC, created_at, id LIMIT 1 /*pg: FOR UPDATE SKIP LOCKED */ /*:pg*/)
+RETURNING *;
+
+-- name: claim_task_by_id
+UPDATE tasks
+   SET state = 'running', fence = fence + 1, claimed_by = :worker_id, lease_until = :lease_until, executing = 0,
+       started_at = coalesce(started_at, :now), updated_at = :now
+ WHERE id = :id AND state = 'queued' AND open_blockers = 0
+RETURNING *;
+
+-- name: renew_lease
+-- A lease that has ended is never revived.
+UPDATE tasks SET lease_until = :lease_until
+ WHERE id = :id AND fence = :fence AND claimed_by = :worker_id AND state = 'running' AND lease_until > :lease_now;
+
+-- name: check_claim
+SELECT 1 AS held FROM tasks
+ WHERE id = :id AND fence = :fence AND claimed_by = :worker_id AND state = 'running' AND lease_until > :lease_now;
+
+-- name: start_agent
+UPDATE tasks SET executing = 1, executions = executions + 1, updated_at = :now
+ WHERE id = :id AND fence = :fence AND claimed_by = :worker_id AND state = 'running' AND lease_until > :lease_now;
+
+-- name: settle_task
+-- The only statement that closes a claim from inside.
+UPDATE tasks
+   SET state = :state, reason = :reason, detail = :detail, due_at = :due_at, claimed_by = NULL, lease_until = NULL,
+       executing = 0, attempt = :attempt, failures = :failures, conflicts = :conflicts, troubles = :troubles,
+       interruptions = :interruptions, error_class = :error_class, error_message = :error_message,
+       error_advice = :error_advice, completed_at = :completed_at, updated_at = :now
+ WHERE id = :id AND fence = :fence AND claimed_by = :worker_id AND state = 'running';
+
+-- name: rescue_task
+-- Taken from a worker whose lease has ended (:lease_now) or who is proven dead (:lease_now far in the future).
+UPDATE tasks
+   SET state = 'queued', claimed_by = NULL, lease_until = NULL, executing = 0, interruptions = interruptions + 1,
+       updated_at = :now
+ WHERE id = :id AND fence = :fence AND claimed_by = :worker_id AND state = 'running' AND lease_until <= :lease_now;
+
+-- name: list_expired
+SELECT t.id, t.epic_id, t.fence, t.attempt, t.claimed_by, w.host, w.boot_id, w.pid, w.process_started
+  FROM tasks t JOIN workers w ON w.id = t.claimed_by
+ WHERE t.state = 'running' AND t.lease_until <= :lease_now
+ ORDER BY t.lease_until LIMIT 100;
+
+-- name: list_running
+SELECT t.id, t.title, t.epic_id, t.fence, t.attempt, t.claimed_by, t.lease_until, w.host, w.boot_id, w.pid, w.process_started,
+       a.started_at AS claimed_at, a.alive_at, a.agent_started_at
+  FROM tasks t JOIN workers w ON w.id = t.claimed_by
+  JOIN attempts a ON a.task_id = t.id AND a.fence = t.fence
+ WHERE t.state = 'running'
+ ORDER BY a.started_at, t.id;
+
+-- name: next_due
+SELECT min(due_at) AS due_at FROM tasks WHERE state = 'waiting' AND due_at IS NOT NULL;
+
+-- ------------------------------------------------------------ the operator's hand
+
+-- name: move_task
+-- From outside a claim: allowed only if nothing changed since it was read.
+UPDATE tasks
+   SET state = :state, reason = :reason, detail = :detail, due_at = :due_at, claimed_by = NULL, lease_until = NULL,
+       executing = 0, attempt = :attempt, first_attempt = :first_attempt, failures = :failures,
+       conflicts = :conflicts, troubles = 0, error_class = :error_class, error_message = :error_message,
+       error_advice = :error_advice, landed_commit = :landed_commit, landed_at = :landed_at,
+       completed_at = :completed_at, updated_at = :now
+ WHERE id = :id AND fence = :fence AND state = :was;
+
+-- name: record_landed
+UPDATE tasks SET landed_commit = :commit_oid, landed_at = :now, updated_at = :now
+ WHERE id = :id AND fence = :fence AND claimed_by = :worker_id AND state = 'running' AND landed_at IS NULL;
+
+-- name: complete_published
+UPDATE tasks SET state = 'completed', reason = NULL, detail = NULL, due_at = NULL, completed_at = :now, updated_at = :now
+ WHERE id = :id AND state = 'waiting' AND reason = 'publish' AND landed_at IS NOT NULL;
+
+-- name: describe_wait
+UPDATE tasks SET detail = :detail WHERE id = :id AND state = 'waiting' AND reason = :reason;
