@@ -232,6 +232,12 @@ class SqliteDatabase:
             with suppress(sqlite3.Error, ValueError), anyio.move_on_after(5, shield=True):
                 await writer.close()
 
+    def _refuse_pending(self) -> None:
+        for job in self._pending:
+            job.error = StoreUnavailable(f"{self.path} is closed")
+            job.done.set()
+        self._pending.clear()
+
     async def migrate(self) -> list[str]:
         """Bring the schema up to this program's; the names of what was applied."""
         if self._writer is None:
@@ -320,6 +326,7 @@ async def open_sqlite(path: Path, clock: Clock, *, watch: bool = False) -> Async
             finally:
                 group.cancel_scope.cancel()
     finally:
+        database._refuse_pending()
         with anyio.move_on_after(10, shield=True):
             await database._discard_writer()
             if database._reader is not None:

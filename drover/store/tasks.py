@@ -1,0 +1,431 @@
+"""The backlog: adding tasks, the edges between them, and what an operator changes from outside a claim.
+
+Every public method is one transaction: the change, its events, its wake-up.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TypeVar
+
+from drover.domain import graph
+from drover.domain.clock import Clock
+from drover.domain.errors import CycleError, NotFound, StoreError, UsageError, WrongState
+from drover.domain.ids import new_id
+from drover.domain.models import NewTask, Task
+from drover.domain.states import DEAD, State, Status, status_of
+from drover.store.database import Database, Row, Transaction, Value
+from drover.store.events import tell
+from drover.store.rows import task_of
+
+T = TypeVar("T")
+
+ID_TRIES_PER_LENGTH = 8
+
+
+class Tasks:
+    """Verbs of the backlog."""
+
+    def __init__(self, database: Database, clock: Clock, rng: random.Random | None = None) -> None:
+        self._database = database
+        self._clock = clock
+        self._rng = rng
+
+    # ------------------------------------------------------------ reading
+
+    async def get(self, name: str) -> Task:
+        """The task with this id, or with the only id that begins so; :class:`NotFound` otherwise."""
+
+        async def verb(tx: Transaction) -> Task:
+            return await get_task(tx, await resolve(tx, name), self._clock.now())
+
+        return await self._database.read(verb)
+
+    async def list(
+        self,
+        *,
+        statuses: Collection[Status] = (),
+        epic_id: str | None = None,
+        label: str | None = None,
+        limit: int | None = None,
+    ) -> list[Task]:
+        """Tasks in the order they were added; filters that are empty let everything through."""
+
+        async def verb(tx: Transaction) -> list[Task]:
+            tasks = await load_tasks(tx, epic_id, self._clock.now())
+            chosen = (
+                t for t in tasks if (not statuses or t.status in statuses) and (label is None or label in t.labels)
+            )
+            return [task for _, task in zip(range(limit) if limit is not None else _forever(), chosen, strict=False)]
+
+        return await self._database.read(verb)
+
+    async def counts(self, epic_id: str | None = None) -> dict[Status, int]:
+        """How many tasks read as each status."""
+
+        async def verb(tx: Transaction) -> dict[Status, int]:
+            found: dict[Status, int] = dict.fromkeys(Status, 0)
+            for row in await tx.all("count_tasks", epic_id=epic_id, now=self._clock.now()):
+                status = status_of(
+                    State(str(row["state"])),
+                    open_blockers=int(row["blocked"] or 0),
+                    executing=bool(row["executing"]),
+                    due=bool(row["due"]),
+                )
+                found[status] += int(row["n"] or 0)
+            return found
+
+        return await self._database.read(verb)
+
+    async def stranded(self) -> list[str]:
+        """Ids of unfinished tasks that stand behind a failed or cancelled one."""
+
+        async def verb(tx: Transaction) -> list[str]:
+            return [str(r["id"]) for r in await tx.all("list_stranded")]
+
+        return await self._database.read(verb)
+
+    async def miscounted(self) -> list[tuple[str, int, int]]:
+        """Tasks whose blocker counter is not what its definition says: id, counter, count. Always empty."""
+
+        async def verb(tx: Transaction) -> list[tuple[str, int, int]]:
+            rows = await tx.all("list_miscounted")
+            return [(str(r["id"]), int(r["open_blockers"] or 0), int(r["counted"] or 0)) for r in rows]
+
+        return await self._database.read(verb)
+
+    # ------------------------------------------------------------ adding
+
+    async def add(self, new: NewTask, *, by: str | None = None) -> Task:
+        """Add one task; the same ``key`` twice gives the same task. Unknown epic, parent or blocker: NotFound."""
+        return (await self.add_many([new], by=by))[0]
+
+    async def add_many(self, news: Sequence[NewTask], *, by: str | None = None) -> list[Task]:
+        """Add all of them or none, in one transaction, in order; later ones may name earlier ones' ids."""
+
+        async def verb(tx: Transaction) -> list[Task]:
+            now = self._clock.now()
+            ids = [await self._insert(tx, new, now, by) for new in news]
+            self._database.bell.ring()
+            return [await get_task(tx, id, now) for id in ids]
+
+        return await self._database.write(verb)
+
+    async def _insert(self, tx: Transaction, new: NewTask, now: int, by: str | None) -> str:
+        if new.key is not None and (row := await tx.one("find_task_by_key", key=new.key)):
+            return str(row["id"])
+        blockers = {b: "asked" for b in [await resolve(tx, name) for name in new.blocked_by]}
+        epic_id = await resolve_epic(tx, new.epic_id) if new.epic_id else None
+        parent, sequence = None, None
+        if new.parent_id is not None:
+            parent = await get_task(tx, await resolve(tx, new.parent_id), now)
+            sequence, before = await _place_among(tx, parent, new.sequence)
+            epic_id = parent.epic_id
+            blockers |= dict.fromkeys(before, "order")
+            blockers |= {b: "asked" for b in parent.blocked_by if not b.startswith(f"{parent.id}.")}
+        columns: dict[str, Value] = {
+            **new.model_dump(exclude={"labels", "blocked_by", "epic_id", "parent_id", "sequence", "allow_no_change"}),
+            "allow_no_change": int(new.allow_no_change),
+            "epic_id": epic_id,
+            "parent_id": parent.id if parent else None,
+            "sequence": sequence,
+            "open_blockers": 0,
+            "created_by": by,
+            "now": now,
+        }
+        if parent is not None:
+            columns |= {k: v for k, v in _inherited(parent).items() if columns[k] is None}
+        id = await self._insert_with_id(tx, columns, f"{parent.id}.{sequence}" if parent else None)
+        for label in dict.fromkeys(new.labels):
+            await tx.run("add_label", task_id=id, label=label)
+        for blocker, kind in blockers.items():
+            await tx.run("add_blocker", task_id=id, blocker_id=blocker, kind=kind, now=now)
+        if blockers:
+            await tx.run("recount_blockers", id=id)
+        if parent is not None:
+            await tx.run("add_blocker", task_id=parent.id, blocker_id=id, kind="child", now=now)
+            await tx.run("recount_blockers", id=parent.id)
+        await tell(tx, "task.created", now, task_id=id, epic_id=epic_id, title=new.title, by=by)
+        return id
+
+    async def _insert_with_id(self, tx: Transaction, columns: dict[str, Value], wanted: str | None) -> str:
+        if wanted is not None:
+            if await tx.run("add_task", id=wanted, **columns) != 1:
+                raise WrongState(f"{wanted} exists already", hint=f"drover info {wanted}")
+            return wanted
+        for length in range(4, 12):
+            for _ in range(ID_TRIES_PER_LENGTH):
+                id = new_id("task", length, self._rng)
+                if await tx.run("add_task", id=id, **columns) == 1:
+                    return id
+        raise StoreError("no free task id was found")
+
+    # ------------------------------------------------------------ the graph
+
+    async def block(self, name: str, by: Iterable[str], *, operator: str | None = None) -> Task:
+        """Let the task wait for more blockers; a cycle is refused with its path."""
+
+        async def verb(tx: Transaction, task: Task, now: int) -> None:
+            if task.state in (State.COMPLETED, State.RUNNING) or task.landed_at is not None:
+                raise WrongState(f"{task.id} is {task.status}; blockers come before the work", hint=None)
+            blockers = [await resolve(tx, b) for b in by]
+            edges: defaultdict[str, list[str]] = defaultdict(list)
+            for row in await tx.all("list_blockers"):
+                edges[str(row["task_id"])].append(str(row["blocker_id"]))
+            edges[task.id].extend(blockers)
+            if cycle := graph.find_cycle(edges, task.id):
+                raise CycleError(cycle)
+            for blocker in blockers:
+                await tx.run("add_blocker", task_id=task.id, blocker_id=blocker, kind="asked", now=now)
+            await tx.run("recount_blockers", id=task.id)
+            await tell(tx, "task.blocked", now, task_id=task.id, epic_id=task.epic_id, blocked_by=blockers, by=operator)
+
+        return await self._change(name, verb)
+
+    async def unblock(self, name: str, by: Iterable[str], *, operator: str | None = None) -> Task:
+        """Take blockers away; :class:`NotFound` for one it does not have."""
+
+        async def verb(tx: Transaction, task: Task, now: int) -> None:
+            for blocker in [await resolve(tx, b) for b in by]:
+                if await tx.run("remove_blocker", task_id=task.id, blocker_id=blocker) != 1:
+                    raise NotFound(f"{task.id} is not blocked by {blocker}", hint=f"drover info {task.id}")
+            await tx.run("recount_blockers", id=task.id)
+            await tell(tx, "task.unblocked", now, task_id=task.id, epic_id=task.epic_id, by=operator)
+
+        return await self._change(name, verb)
+
+    async def resolve(self, name: str, *, note: str = "", operator: str | None = None) -> Task:
+        """Drop the task's remaining blockers, on record."""
+
+        async def verb(tx: Transaction, task: Task, now: int) -> None:
+            if task.open_blockers == 0:
+                raise WrongState(f"{task.id} waits for no blocker", hint=f"drover info {task.id}")
+            dropped = []
+            for row in await tx.all("list_blockers_of_task", task_id=task.id):
+                if row["landed_at"] is None:
+                    dropped.append(str(row["blocker_id"]))
+                    await tx.run("remove_blocker", task_id=task.id, blocker_id=row["blocker_id"])
+            await tx.run("recount_blockers", id=task.id)
+            await tell(
+                tx, "task.resolved", now, task_id=task.id, epic_id=task.epic_id, dropped=dropped, note=note, by=operator
+            )
+
+        return await self._change(name, verb)
+
+    # ------------------------------------------------------------ the operator's hand
+
+    async def edit(self, name: str, changes: dict[str, Value | tuple[str, ...]], *, operator: str | None = None) -> Task:
+        """Change columns of a task that is not running. ``labels`` is a tuple, everything else a column."""
+
+        async def verb(tx: Transaction, task: Task, now: int) -> None:
+            columns: dict[str, Value] = {name: getattr(task, name) for name in _EDITABLE}
+            columns |= {k: v for k, v in changes.items() if not isinstance(v, tuple)}
+            if columns["epic_id"] is not None:
+                columns["epic_id"] = await resolve_epic(tx, str(columns["epic_id"]))
+            if await tx.run("edit_task", id=task.id, now=now, **columns) != 1:
+                raise WrongState(f"{task.id} is {task.status}", hint=f"drover cancel {task.id}, or wait for it")
+            if isinstance(labels := changes.get("labels"), tuple):
+                await tx.run("remove_labels", task_id=task.id)
+                for label in dict.fromkeys(labels):
+                    await tx.run("add_label", task_id=task.id, label=label)
+            await tell(
+                tx, "task.edited", now, task_id=task.id, epic_id=task.epic_id, fields=sorted(changes), by=operator
+            )
+
+        return await self._change(name, verb)
+
+    async def cancel(self, name: str, *, reason: str = "", operator: str | None = None) -> Task:
+        """Cancel an unfinished task. A worker that holds it loses its claim by this and stops the agent."""
+
+        async def verb(tx: Transaction, task: Task, now: int) -> None:
+            if task.state in (State.COMPLETED, State.CANCELLED):
+                raise WrongState(f"{task.id} is {task.status}", hint=f"drover info {task.id}")
+            if task.landed_at is not None:
+                raise WrongState(f"{task.id} has landed already and only waits to be published", hint="drover status")
+            await self._move(tx, task, State.CANCELLED, now)
+            if task.state is State.RUNNING:
+                await tx.run("end_attempt", task_id=task.id, fence=task.fence, outcome="cancelled", error=reason, now=now)
+            await tell(tx, "task.cancelled", now, task_id=task.id, epic_id=task.epic_id, reason=reason, by=operator)
+
+        return await self._change(name, verb)
+
+    async def retry(self, name: str, *, force: bool = False, fresh: bool = False, operator: str | None = None) -> Task:
+        """Failed or cancelled → eligible again. Without ``force`` only while attempts remain or it was cancelled.
+
+        ``fresh``: its work in progress is not carried over (it stays on its snapshot ref).
+        """
+
+        async def verb(tx: Transaction, task: Task, now: int) -> None:
+            if task.state not in DEAD:
+                raise WrongState(f"{task.id} is {task.status}, not failed or cancelled", hint=f"drover info {task.id}")
+            used_up = task.state is State.FAILED and task.max_attempts is not None and task.failures >= task.max_attempts
+            if used_up and not force:
+                raise WrongState(f"{task.id} has used up its attempts", hint=f"drover retry --force {task.id}")
+            await self._start_over(tx, task, now, fresh=fresh)
+            await tell(tx, "task.retried", now, task_id=task.id, epic_id=task.epic_id, by=operator, fresh=fresh)
+
+        return await self._change(name, verb)
+
+    async def reset(self, name: str, *, fresh: bool = False, operator: str | None = None) -> Task:
+        """Back to the start from any state, honouring blockers; a landed task will land once more."""
+
+        async def verb(tx: Transaction, task: Task, now: int) -> None:
+            if task.state is State.RUNNING:
+                await tx.run("end_attempt", task_id=task.id, fence=task.fence, outcome="reset", error=None, now=now)
+            await self._start_over(tx, task, now, fresh=fresh)
+            await tell(tx, "task.reset", now, task_id=task.id, epic_id=task.epic_id, by=operator, fresh=fresh)
+
+        return await self._change(name, verb)
+
+    async def _start_over(self, tx: Transaction, task: Task, now: int, *, fresh: bool) -> None:
+        """A new generation: attempts are counted from here, and an earlier landing is no longer this one's."""
+        if task.landed_at is not None:
+            await tx.run("raise_dependents", blocker_id=task.id)
+        reason = "fresh" if fresh else None
+        await self._move(tx, task, State.QUEUED, now, detail=reason, attempt=task.attempt + 1)
+        await tx.run("recount_blockers", id=task.id)
+
+    async def _move(
+        self, tx: Transaction, task: Task, state: State, now: int, *, detail: str | None = None, attempt: int | None = None
+    ) -> None:
+        over = attempt is not None
+        error = None if over else task.error
+        moved = await tx.run(
+            "move_task",
+            id=task.id,
+            fence=task.fence,
+            was=task.state.value,
+            state=state.value,
+            reason=None,
+            detail=detail,
+            due_at=None,
+            attempt=attempt if attempt is not None else task.attempt,
+            first_attempt=attempt if attempt is not None else task.first_attempt,
+            failures=0 if over else task.failures,
+            conflicts=0 if over else task.conflicts,
+            error_class=error.error_class if error else None,
+            error_message=error.message if error else None,
+            error_advice=error.what_to_do if error else None,
+            landed_commit=None if over else task.landed_commit,
+            landed_at=None if over else task.landed_at,
+            completed_at=None,
+            now=now,
+        )
+        if moved != 1:
+            raise WrongState(f"{task.id} changed meanwhile", hint="look again: drover info " + task.id)
+
+    async def _change(self, name: str, verb: Callable[[Transaction, Task, int], object]) -> Task:
+        async def whole(tx: Transaction) -> Task:
+            now = self._clock.now()
+            task = await get_task(tx, await resolve(tx, name), now)
+            await verb(tx, task, now)  # type: ignore[misc]  # every verb here is a coroutine function
+            self._database.bell.ring()
+            return await get_task(tx, task.id, now)
+
+        return await self._database.write(whole)
+
+
+_EDITABLE = (
+    "title", "description", "epic_id", "type", "priority", "agent", "test_mode", "test_scope", "test_command",
+    "timeout_ms", "max_attempts",
+)  # fmt: skip
+
+
+def _inherited(parent: Task) -> dict[str, Value]:
+    names = ("agent", "test_mode", "test_scope", "test_command", "timeout_ms", "max_attempts")
+    return {name: getattr(parent, name) for name in names}
+
+
+async def _place_among(tx: Transaction, parent: Task, wanted: int | None) -> tuple[int, list[str]]:
+    """The number of a new sub-task, and the siblings it comes after."""
+    if parent.parent_id is not None:
+        raise UsageError(f"{parent.id} is a sub-task itself; sub-tasks have none", hint=f"use --parent {parent.parent_id}")
+    if parent.state is State.RUNNING or parent.state is State.COMPLETED or parent.landed_at is not None:
+        raise WrongState(f"{parent.id} is {parent.status}; sub-tasks come before it", hint=f"drover info {parent.id}")
+    siblings = [(int(r["sequence"] or 0), str(r["id"])) for r in await tx.all("list_children", parent_id=parent.id)]
+    sequence = wanted if wanted is not None else max((n for n, _ in siblings), default=0) + 1
+    earlier = [id for n, id in siblings if n < sequence]
+    return sequence, earlier[-1:]
+
+
+def _forever() -> Iterable[int]:
+    number = 0
+    while True:
+        yield number
+        number += 1
+
+
+# ---------------------------------------------------------------- readings shared by the verbs of the store
+
+
+async def resolve(tx: Transaction, name: str) -> str:
+    """The id that ``name`` is, or the only one that begins with it."""
+    if await tx.one("find_task", id=name):
+        return name
+    for low in (name, f"task-{name}"):
+        rows = await tx.all("list_ids_between", low=low, high=low + "~")
+        if len(rows) == 1:
+            return str(rows[0]["id"])
+        # A task and its sub-tasks share a prefix: the shortest is meant.
+        ids = sorted((str(r["id"]) for r in rows), key=len)
+        if ids and all(i.startswith(ids[0] + ".") for i in ids[1:]):
+            return ids[0]
+        if rows:
+            raise NotFound(f"{name!r} could be {', '.join(ids)}", hint="type more of the id")
+    raise NotFound(f"no task {name!r}", hint="drover list")
+
+
+async def resolve_epic(tx: Transaction, name: str) -> str:
+    """As :func:`resolve`, for epics."""
+    if await tx.one("find_epic", id=name):
+        return name
+    for low in (name, f"epic-{name}"):
+        rows = await tx.all("list_epic_ids_between", low=low, high=low + "~")
+        if len(rows) == 1:
+            return str(rows[0]["id"])
+        if rows:
+            raise NotFound(f"{name!r} could be {', '.join(str(r['id']) for r in rows)}", hint="type more of the id")
+    raise NotFound(f"no epic {name!r}", hint="drover epic list")
+
+
+async def get_task(tx: Transaction, id: str, now: int) -> Task:
+    """One task with its edges."""
+    row = await tx.one("find_task", id=id)
+    if row is None:
+        raise NotFound(f"no task {id!r}", hint="drover list")
+    labels = [str(r["label"]) for r in await tx.all("list_labels_of_task", id=id)]
+    blocked_by = [str(r["blocker_id"]) for r in await tx.all("list_blockers_of_task", task_id=id)]
+    blocks = [str(r["task_id"]) for r in await tx.all("list_dependents_of_task", blocker_id=id)]
+    stranded = bool(row["open_blockers"]) and id in {r["id"] for r in await tx.all("list_stranded")}
+    return task_of(row, now=now, labels=labels, blocked_by=blocked_by, blocks=blocks, stranded=stranded)
+
+
+async def load_tasks(tx: Transaction, epic_id: str | None, now: int) -> list[Task]:
+    """All tasks, or those of an epic, with their edges, in the order they were added."""
+    rows: list[Row]
+    if epic_id is None:
+        rows = await tx.all("list_tasks")
+    else:
+        rows = await tx.all("list_tasks_of_epic", epic_id=await resolve_epic(tx, epic_id))
+    labels: defaultdict[str, list[str]] = defaultdict(list)
+    blocked_by: defaultdict[str, list[str]] = defaultdict(list)
+    blocks: defaultdict[str, list[str]] = defaultdict(list)
+    for row in await tx.all("list_labels"):
+        labels[str(row["task_id"])].append(str(row["label"]))
+    for row in await tx.all("list_blockers"):
+        blocked_by[str(row["task_id"])].append(str(row["blocker_id"]))
+        blocks[str(row["blocker_id"])].append(str(row["task_id"]))
+    stranded = {r["id"] for r in await tx.all("list_stranded")}
+    return [
+        task_of(
+            row,
+            now=now,
+            labels=labels.get(str(row["id"]), ()),
+            blocked_by=blocked_by.get(str(row["id"]), ()),
+            blocks=blocks.get(str(row["id"]), ()),
+            stranded=row["id"] in stranded,
+        )
+        for row in rows
+    ]
