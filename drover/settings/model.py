@@ -1,0 +1,173 @@
+"""What can be set: every key with its type, range and default."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from drover.domain.models import Frozen, TestMode, TestScope
+from drover.domain.quantities import format_duration, format_size, parse_duration, parse_size
+from drover.settings.urls import anchor_url, check_url
+
+SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+
+def _count(value: object) -> object:
+    # pydantic by itself reads True as 1 and 3.0 as 3.
+    if isinstance(value, str) and value.strip().lstrip("-").isdecimal():
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{value!r} is not a whole number")
+    return value
+
+
+def _written(parse: Callable[[str], int], example: str) -> Callable[[object], int]:
+    """A quantity as people write it: text with its unit, or the number 0."""
+
+    def read(value: object) -> int:
+        if isinstance(value, str):
+            return parse(value)
+        if value == 0 and not isinstance(value, bool):
+            return 0
+        raise ValueError(f"{value!r} has no unit; write it as text, like {example!r}")
+
+    return read
+
+
+def _between(low: int, high: int, show: Callable[[int], str], *, or_zero: bool = False) -> Callable[[int], int]:
+    def check(value: int) -> int:
+        if low <= value <= high or (or_zero and value == 0):
+            return value
+        off = ", or 0 for off" if or_zero else ""
+        raise ValueError(f"{show(value)} is out of range; it may be from {show(low)} to {show(high)}{off}")
+
+    return check
+
+
+def _filled(value: str) -> str:
+    if not value.strip():
+        raise ValueError(f"{value!r} is empty")
+    return value
+
+
+def _shaped(pattern: str, what: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if re.fullmatch(pattern, value, re.ASCII):
+            return value
+        raise ValueError(f"{value!r} is not {what}")
+
+    return AfterValidator(check)
+
+
+def _count_between(low: int, high: int) -> tuple[BeforeValidator, AfterValidator]:
+    return BeforeValidator(_count), AfterValidator(_between(low, high, str))
+
+
+_duration = BeforeValidator(_written(parse_duration, "90s"))
+_workers, _few, _attempts = _count_between(1, 256), _count_between(0, 20), _count_between(1, 100)
+_lanes = _count_between(1, 64)
+
+Text = Annotated[str, AfterValidator(_filled)]
+Workers = Annotated[int, _workers[0], _workers[1]]
+Attempts = Annotated[int, _attempts[0], _attempts[1]]
+Few = Annotated[int, _few[0], _few[1]]
+Lanes = Annotated[int, _lanes[0], _lanes[1]]
+SessionTime = Annotated[int, _duration, AfterValidator(_between(100, 7 * DAY, format_duration))]
+LeaseTime = Annotated[int, _duration, AfterValidator(_between(500, DAY, format_duration))]
+StallTime = Annotated[int, _duration, AfterValidator(_between(100, 7 * DAY, format_duration, or_zero=True))]
+LogSize = Annotated[
+    int, BeforeValidator(_written(parse_size, "64M")), AfterValidator(_between(64 * KIB, 100 * GIB, format_size))
+]
+AgentType = Annotated[str, _shaped(r"[a-z0-9][a-z0-9_-]{0,62}", "a name of small letters, digits, - and _")]
+Identifier = Annotated[str, _shaped(r"[a-z0-9][a-z0-9_-]{0,62}", "an id of small letters, digits, - and _")]
+VariableName = Annotated[str, _shaped(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")]
+
+
+class ProjectTable(Frozen):
+    """``[project]``: what this repository is called, its stable id, and the branch that work lands on."""
+
+    name: Text | None = None
+    id: Identifier | None = None
+    target: Text | None = None
+
+
+class VerifyTable(Frozen):
+    """``[verify]``: the tests that run on the tree that will land. Without a command nothing is tested."""
+
+    command: Text | None = None
+    mode: TestMode = "strict"
+    scope: TestScope = "all"
+    timeout_ms: SessionTime = Field(30 * MINUTE, alias="timeout")
+    retries: Few = 0
+
+
+class LandingTable(Frozen):
+    """``[landing]``: how finished work reaches the target. ``push`` names a remote to push to, or nothing."""
+
+    style: Literal["squash", "merge"] = "squash"
+    conflict_attempts: Few = 2
+    parallel: Lanes = 2
+    push: Text | None = None
+
+
+class LogsTable(Frozen):
+    """``[logs]``: bytes kept of each stream of each attempt."""
+
+    limit: LogSize = 64 * MIB
+
+
+class AgentTable(Frozen):
+    """``[agents.TYPE]``: how one type of agent is started.
+
+    ``env`` lists variables passed through from drover's own environment; ``set`` gives values.
+    """
+
+    path: Text | None = None
+    args: tuple[str, ...] = ()
+    model: Text | None = None
+    permissions: Text | None = None
+    env: tuple[VariableName, ...] = ()
+    set: Mapping[VariableName, str] = Field(default_factory=dict)
+
+
+class Settings(Frozen):
+    """Every value that can be set. Attributes ending in ``_ms`` are milliseconds.
+
+    Made by :func:`drover.settings.load`. A value given by the type's own path (``agent_path``) has already
+    found its way into ``agents``, so readers ask :meth:`agent_table` alone. ``sources`` maps the dotted key
+    as it is written in a file (``verify.timeout``) to where its value came from: ``default``,
+    ``environment DROVER_X``, a file's path or ``flag --x``.
+    """
+
+    agent: AgentType = "claude"
+    agent_path: Text | None = None
+    workers: Workers = 3
+    task_timeout_ms: SessionTime = Field(60 * MINUTE, alias="task_timeout")
+    claim_timeout_ms: LeaseTime = Field(5 * MINUTE, alias="claim_timeout")
+    stall_timeout_ms: StallTime = Field(15 * MINUTE, alias="stall_timeout")
+    max_attempts: Attempts = 3
+    database_url: Annotated[str, AfterValidator(check_url)] | None = None
+    operator: Text | None = None
+    guidelines: str = ""
+
+    project: ProjectTable = ProjectTable()
+    verify: VerifyTable = VerifyTable()
+    landing: LandingTable = LandingTable()
+    logs: LogsTable = LogsTable()
+    agents: Mapping[AgentType, AgentTable] = Field(default_factory=dict)
+
+    sources: Mapping[str, str] = Field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def agent_table(self, agent_type: str) -> AgentTable:
+        """How that type of agent is started; all defaults when nothing was set for it."""
+        return self.agents.get(agent_type) or AgentTable()
+
+    def store_url(self, root: Path) -> str:
+        """The URL of the one store of the project at ``root``; a relative SQLite path is relative to ``root``."""
+        return anchor_url(self.database_url or "sqlite:///.drover/drover.db", root)
