@@ -138,11 +138,6 @@ _TEMPLATE = """\
 # `drover config show` prints each value and where it came from.
 # A flag wins over the environment, that over this file, this file over your own config file.
 
-[project]
-name = {name}
-id = {id}          # names the project in a shared database; never change it
-target = {target}  # the branch that finished tasks land on
-
 # Which agent works, and how long it may take.
 # agent = "claude"          # or codex, amp, opencode, command, scripted
 # workers = 3               # tasks at the same time
@@ -150,6 +145,11 @@ target = {target}  # the branch that finished tasks land on
 # stall_timeout = "15m"     # an agent without any sign of life this long is stopped; 0 turns it off
 # max_attempts = 3          # failed executions before a task is given up
 # guidelines = "Text that every prompt begins with."
+
+[project]
+name = {name}
+id = {id}          # names the project in a shared database; never change it
+target = {target}  # the branch that finished tasks land on
 
 # The tests that a result must pass before it lands; they run in a fresh checkout of what would land.
 # [verify]
