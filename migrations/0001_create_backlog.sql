@@ -76,6 +76,7 @@ CREATE TABLE tasks (
     claimed_by text REFERENCES workers (id),
     lease_until bigint,
     executing bigint NOT NULL DEFAULT 0,
+    fresh bigint NOT NULL DEFAULT 0, -- its first attempt starts without what an earlier generation left
     error_class text,
     error_message text,
     error_advice text,

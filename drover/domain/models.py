@@ -88,6 +88,7 @@ class Task(Frozen):
     fence: int = 0  # how often it was claimed, ever
     claimed_by: str | None = None
     error: LastError | None = None
+    fresh: bool = False  # its first attempt starts without what an earlier generation left
     landed_commit: str | None = None
     landed_at: int | None = None
     created_at: int = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from drover.domain.models import Event
 from drover.store.database import Database, Row, Transaction, Value
@@ -21,9 +21,9 @@ async def tell(
     attempt: int | None = None,
     worker: str | None = None,
     host: str | None = None,
-    **data: Value | Sequence[str] | dict[str, Value],
+    data: Mapping[str, Value | Sequence[str]] | None = None,
 ) -> None:
-    """Write one event inside a verb's transaction."""
+    """Write one event inside a verb's transaction; ``data`` becomes its JSON object."""
     await tx.run(
         "add_event",
         type=type,
@@ -33,7 +33,7 @@ async def tell(
         attempt=attempt,
         worker=worker,
         host=host,
-        data=json.dumps(data, ensure_ascii=False),
+        data=json.dumps(data or {}, ensure_ascii=False),
     )
 
 

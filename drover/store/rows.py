@@ -11,7 +11,7 @@ from drover.domain.states import State
 from drover.store.database import Row
 
 _TASK_COLUMNS = frozenset(Task.model_fields) - {
-    "labels", "blocked_by", "blocks", "stranded", "executing", "due", "error", "allow_no_change", "state"
+    "labels", "blocked_by", "blocks", "stranded", "executing", "due", "error", "allow_no_change", "fresh", "state"
 }  # fmt: skip
 
 
@@ -32,6 +32,7 @@ def task_of(
         **columns,
         state=State(str(row["state"])),
         allow_no_change=bool(row["allow_no_change"]),
+        fresh=bool(row["fresh"]),
         executing=bool(row["executing"]),
         due=due_at is not None and due_at <= now,
         error=_error_of(row),
@@ -63,7 +64,9 @@ _USAGE = ("input_tokens", "output_tokens", "turns", "model")
 def attempt_of(row: Row) -> Attempt:
     """A row of ``attempts``."""
     values = {name: value for name, value in row.items() if name in Attempt.model_fields}
-    usage = Usage.model_validate({name: row[name] for name in _USAGE} | {"cost_usd": int(row["cost_microusd"] or 0) / 1e6})
+    usage = Usage.model_validate(
+        {name: row[name] for name in _USAGE} | {"cost_usd": int(row["cost_microusd"] or 0) / 1e6}
+    )
     return Attempt.model_validate({**values, "usage": usage})
 
 

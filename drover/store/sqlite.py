@@ -238,7 +238,7 @@ class SqliteDatabase:
             job.done.set()
         self._pending.clear()
 
-    async def migrate(self) -> list[str]:
+    async def bring_up_to_date(self) -> list[str]:
         """Bring the schema up to this program's; the names of what was applied."""
         if self._writer is None:
             self._writer = await self._connect_writer()
@@ -307,6 +307,7 @@ async def open_sqlite(path: Path, clock: Clock, *, watch: bool = False) -> Async
     Raises :class:`SchemaError` for a database of a newer drover, :class:`StoreError` where SQLite's
     promises do not hold (a network file system, a pragma that does not stick).
     """
+    path = path.absolute()  # noqa: ASYNC240 - reads the working directory's name, touches no disk
     _refuse_remote(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -314,7 +315,7 @@ async def open_sqlite(path: Path, clock: Clock, *, watch: bool = False) -> Async
         raise StoreError(f"cannot make {path.parent}: {error.strerror}") from error
     database = SqliteDatabase(path, clock)
     try:
-        await database.migrate()
+        await database.bring_up_to_date()
         database._reader = await _connect(path, readonly=True)
         database._seen = database._stamp()
         async with anyio.create_task_group() as group:
@@ -336,7 +337,7 @@ async def open_sqlite(path: Path, clock: Clock, *, watch: bool = False) -> Async
 
 
 async def _connect(path: Path, *, readonly: bool = False) -> aiosqlite.Connection:
-    target = f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rwc'}"
+    target = f"{path.as_uri()}?mode={'ro' if readonly else 'rwc'}"
     try:
         # Shielded: a cancelled connect would leave its thread behind, and the program would hang at exit.
         with anyio.CancelScope(shield=True):
@@ -356,11 +357,12 @@ def _prepare_reader(connection: sqlite3.Connection) -> None:
 
 async def _in_thread(connection: aiosqlite.Connection, call: Callable[[sqlite3.Connection], T]) -> T:
     """One function in the connection's own thread, awaited to its end even when the caller is cancelled."""
+    # aiosqlite has no public way to run a function of ours in its thread, and a transaction made of
+    # several awaits is what this module exists to prevent.
+    run = cast(Callable[..., Awaitable[T]], connection._execute)
     with anyio.CancelScope(shield=True):
-        # aiosqlite has no public way to run a function of ours in its thread, and a transaction made of
-        # several awaits is what this module exists to prevent.
-        run = cast(Callable[..., Awaitable[T]], connection._execute)
-        return await run(call, connection._conn)
+        answer = await run(call, connection._conn)
+    return answer
 
 
 def _drive(coroutine: Awaitable[T]) -> T:

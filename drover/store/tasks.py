@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from itertools import islice
 
 from drover.domain import graph
 from drover.domain.clock import Clock
@@ -19,8 +19,6 @@ from drover.domain.states import DEAD, State, Status, status_of
 from drover.store.database import Database, Row, Transaction, Value
 from drover.store.events import tell
 from drover.store.rows import task_of
-
-T = TypeVar("T")
 
 ID_TRIES_PER_LENGTH = 8
 
@@ -43,7 +41,7 @@ class Tasks:
 
         return await self._database.read(verb)
 
-    async def list(
+    async def list_tasks(
         self,
         *,
         statuses: Collection[Status] = (),
@@ -58,7 +56,7 @@ class Tasks:
             chosen = (
                 t for t in tasks if (not statuses or t.status in statuses) and (label is None or label in t.labels)
             )
-            return [task for _, task in zip(range(limit) if limit is not None else _forever(), chosen, strict=False)]
+            return list(islice(chosen, limit))
 
         return await self._database.read(verb)
 
@@ -116,7 +114,7 @@ class Tasks:
     async def _insert(self, tx: Transaction, new: NewTask, now: int, by: str | None) -> str:
         if new.key is not None and (row := await tx.one("find_task_by_key", key=new.key)):
             return str(row["id"])
-        blockers = {b: "asked" for b in [await resolve(tx, name) for name in new.blocked_by]}
+        blockers = dict.fromkeys([await resolve(tx, name) for name in new.blocked_by], "asked")
         epic_id = await resolve_epic(tx, new.epic_id) if new.epic_id else None
         parent, sequence = None, None
         if new.parent_id is not None:
@@ -147,7 +145,7 @@ class Tasks:
         if parent is not None:
             await tx.run("add_blocker", task_id=parent.id, blocker_id=id, kind="child", now=now)
             await tx.run("recount_blockers", id=parent.id)
-        await tell(tx, "task.created", now, task_id=id, epic_id=epic_id, title=new.title, by=by)
+        await tell(tx, "task.created", now, task_id=id, epic_id=epic_id, data={"title": new.title, "by": by})
         return id
 
     async def _insert_with_id(self, tx: Transaction, columns: dict[str, Value], wanted: str | None) -> str:
@@ -180,7 +178,14 @@ class Tasks:
             for blocker in blockers:
                 await tx.run("add_blocker", task_id=task.id, blocker_id=blocker, kind="asked", now=now)
             await tx.run("recount_blockers", id=task.id)
-            await tell(tx, "task.blocked", now, task_id=task.id, epic_id=task.epic_id, blocked_by=blockers, by=operator)
+            await tell(
+                tx,
+                "task.blocked",
+                now,
+                task_id=task.id,
+                epic_id=task.epic_id,
+                data={"blocked_by": blockers, "by": operator},
+            )
 
         return await self._change(name, verb)
 
@@ -192,7 +197,7 @@ class Tasks:
                 if await tx.run("remove_blocker", task_id=task.id, blocker_id=blocker) != 1:
                     raise NotFound(f"{task.id} is not blocked by {blocker}", hint=f"drover info {task.id}")
             await tx.run("recount_blockers", id=task.id)
-            await tell(tx, "task.unblocked", now, task_id=task.id, epic_id=task.epic_id, by=operator)
+            await tell(tx, "task.unblocked", now, task_id=task.id, epic_id=task.epic_id, data={"by": operator})
 
         return await self._change(name, verb)
 
@@ -209,18 +214,25 @@ class Tasks:
                     await tx.run("remove_blocker", task_id=task.id, blocker_id=row["blocker_id"])
             await tx.run("recount_blockers", id=task.id)
             await tell(
-                tx, "task.resolved", now, task_id=task.id, epic_id=task.epic_id, dropped=dropped, note=note, by=operator
+                tx,
+                "task.resolved",
+                now,
+                task_id=task.id,
+                epic_id=task.epic_id,
+                data={"dropped": dropped, "note": note, "by": operator},
             )
 
         return await self._change(name, verb)
 
     # ------------------------------------------------------------ the operator's hand
 
-    async def edit(self, name: str, changes: dict[str, Value | tuple[str, ...]], *, operator: str | None = None) -> Task:
+    async def edit(
+        self, name: str, changes: dict[str, Value | tuple[str, ...]], *, operator: str | None = None
+    ) -> Task:
         """Change columns of a task that is not running. ``labels`` is a tuple, everything else a column."""
 
         async def verb(tx: Transaction, task: Task, now: int) -> None:
-            columns: dict[str, Value] = {name: getattr(task, name) for name in _EDITABLE}
+            columns: dict[str, Value] = {column: getattr(task, column) for column in _EDITABLE}
             columns |= {k: v for k, v in changes.items() if not isinstance(v, tuple)}
             if columns["epic_id"] is not None:
                 columns["epic_id"] = await resolve_epic(tx, str(columns["epic_id"]))
@@ -231,7 +243,12 @@ class Tasks:
                 for label in dict.fromkeys(labels):
                     await tx.run("add_label", task_id=task.id, label=label)
             await tell(
-                tx, "task.edited", now, task_id=task.id, epic_id=task.epic_id, fields=sorted(changes), by=operator
+                tx,
+                "task.edited",
+                now,
+                task_id=task.id,
+                epic_id=task.epic_id,
+                data={"fields": sorted(changes), "by": operator},
             )
 
         return await self._change(name, verb)
@@ -246,13 +263,26 @@ class Tasks:
                 raise WrongState(f"{task.id} has landed already and only waits to be published", hint="drover status")
             await self._move(tx, task, State.CANCELLED, now)
             if task.state is State.RUNNING:
-                await tx.run("end_attempt", task_id=task.id, fence=task.fence, outcome="cancelled", error=reason, now=now)
-            await tell(tx, "task.cancelled", now, task_id=task.id, epic_id=task.epic_id, reason=reason, by=operator)
+                await tx.run(
+                    "end_attempt", task_id=task.id, fence=task.fence, outcome="cancelled", error=reason, now=now
+                )
+            await tell(
+                tx,
+                "task.cancelled",
+                now,
+                task_id=task.id,
+                epic_id=task.epic_id,
+                data={"reason": reason, "by": operator},
+            )
 
         return await self._change(name, verb)
 
-    async def retry(self, name: str, *, force: bool = False, fresh: bool = False, operator: str | None = None) -> Task:
+    async def retry(
+        self, name: str, *, max_attempts: int, force: bool = False, fresh: bool = False, operator: str | None = None
+    ) -> Task:
         """Failed or cancelled → eligible again. Without ``force`` only while attempts remain or it was cancelled.
+
+        ``max_attempts`` is what holds for tasks that name none themselves.
 
         ``fresh``: its work in progress is not carried over (it stays on its snapshot ref).
         """
@@ -260,11 +290,13 @@ class Tasks:
         async def verb(tx: Transaction, task: Task, now: int) -> None:
             if task.state not in DEAD:
                 raise WrongState(f"{task.id} is {task.status}, not failed or cancelled", hint=f"drover info {task.id}")
-            used_up = task.state is State.FAILED and task.max_attempts is not None and task.failures >= task.max_attempts
+            used_up = task.state is State.FAILED and task.failures >= (task.max_attempts or max_attempts)
             if used_up and not force:
                 raise WrongState(f"{task.id} has used up its attempts", hint=f"drover retry --force {task.id}")
             await self._start_over(tx, task, now, fresh=fresh)
-            await tell(tx, "task.retried", now, task_id=task.id, epic_id=task.epic_id, by=operator, fresh=fresh)
+            await tell(
+                tx, "task.retried", now, task_id=task.id, epic_id=task.epic_id, data={"by": operator, "fresh": fresh}
+            )
 
         return await self._change(name, verb)
 
@@ -275,7 +307,9 @@ class Tasks:
             if task.state is State.RUNNING:
                 await tx.run("end_attempt", task_id=task.id, fence=task.fence, outcome="reset", error=None, now=now)
             await self._start_over(tx, task, now, fresh=fresh)
-            await tell(tx, "task.reset", now, task_id=task.id, epic_id=task.epic_id, by=operator, fresh=fresh)
+            await tell(
+                tx, "task.reset", now, task_id=task.id, epic_id=task.epic_id, data={"by": operator, "fresh": fresh}
+            )
 
         return await self._change(name, verb)
 
@@ -283,12 +317,11 @@ class Tasks:
         """A new generation: attempts are counted from here, and an earlier landing is no longer this one's."""
         if task.landed_at is not None:
             await tx.run("raise_dependents", blocker_id=task.id)
-        reason = "fresh" if fresh else None
-        await self._move(tx, task, State.QUEUED, now, detail=reason, attempt=task.attempt + 1)
+        await self._move(tx, task, State.QUEUED, now, attempt=task.attempt + 1, fresh=fresh)
         await tx.run("recount_blockers", id=task.id)
 
     async def _move(
-        self, tx: Transaction, task: Task, state: State, now: int, *, detail: str | None = None, attempt: int | None = None
+        self, tx: Transaction, task: Task, state: State, now: int, *, attempt: int | None = None, fresh: bool = False
     ) -> None:
         over = attempt is not None
         error = None if over else task.error
@@ -299,8 +332,9 @@ class Tasks:
             was=task.state.value,
             state=state.value,
             reason=None,
-            detail=detail,
+            detail=None,
             due_at=None,
+            fresh=int(fresh),
             attempt=attempt if attempt is not None else task.attempt,
             first_attempt=attempt if attempt is not None else task.first_attempt,
             failures=0 if over else task.failures,
@@ -316,11 +350,11 @@ class Tasks:
         if moved != 1:
             raise WrongState(f"{task.id} changed meanwhile", hint="look again: drover info " + task.id)
 
-    async def _change(self, name: str, verb: Callable[[Transaction, Task, int], object]) -> Task:
+    async def _change(self, name: str, verb: Callable[[Transaction, Task, int], Awaitable[None]]) -> Task:
         async def whole(tx: Transaction) -> Task:
             now = self._clock.now()
             task = await get_task(tx, await resolve(tx, name), now)
-            await verb(tx, task, now)  # type: ignore[misc]  # every verb here is a coroutine function
+            await verb(tx, task, now)
             self._database.bell.ring()
             return await get_task(tx, task.id, now)
 
@@ -341,20 +375,15 @@ def _inherited(parent: Task) -> dict[str, Value]:
 async def _place_among(tx: Transaction, parent: Task, wanted: int | None) -> tuple[int, list[str]]:
     """The number of a new sub-task, and the siblings it comes after."""
     if parent.parent_id is not None:
-        raise UsageError(f"{parent.id} is a sub-task itself; sub-tasks have none", hint=f"use --parent {parent.parent_id}")
+        raise UsageError(
+            f"{parent.id} is a sub-task itself; sub-tasks have none", hint=f"use --parent {parent.parent_id}"
+        )
     if parent.state is State.RUNNING or parent.state is State.COMPLETED or parent.landed_at is not None:
         raise WrongState(f"{parent.id} is {parent.status}; sub-tasks come before it", hint=f"drover info {parent.id}")
     siblings = [(int(r["sequence"] or 0), str(r["id"])) for r in await tx.all("list_children", parent_id=parent.id)]
     sequence = wanted if wanted is not None else max((n for n, _ in siblings), default=0) + 1
     earlier = [id for n, id in siblings if n < sequence]
     return sequence, earlier[-1:]
-
-
-def _forever() -> Iterable[int]:
-    number = 0
-    while True:
-        yield number
-        number += 1
 
 
 # ---------------------------------------------------------------- readings shared by the verbs of the store

@@ -202,7 +202,7 @@ SELECT min(due_at) AS due_at FROM tasks WHERE state = 'waiting' AND due_at IS NO
 UPDATE tasks
    SET state = :state, reason = :reason, detail = :detail, due_at = :due_at, claimed_by = NULL, lease_until = NULL,
        executing = 0, attempt = :attempt, first_attempt = :first_attempt, failures = :failures,
-       conflicts = :conflicts, troubles = 0, error_class = :error_class, error_message = :error_message,
+       conflicts = :conflicts, troubles = 0, fresh = :fresh, error_class = :error_class, error_message = :error_message,
        error_advice = :error_advice, landed_commit = :landed_commit, landed_at = :landed_at,
        completed_at = :completed_at, updated_at = :now
  WHERE id = :id AND fence = :fence AND state = :was;

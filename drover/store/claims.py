@@ -1,0 +1,419 @@
+"""Claims: the right of one worker to write one task, from taking it to settling it.
+
+Every write names the fence; a write that finds another one raises :class:`LeaseLost` and has changed nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from drover.domain.clock import Clock
+from drover.domain.errors import LeaseLost, StoreError
+from drover.domain.models import AgentReport, Attempt, Claim, ProcessIdentity, Resumed, StepRecord, Task, Worker
+from drover.domain.states import State
+from drover.domain.verdicts import Completed, Failed, Parked, Released, Retry, Stopped, Verdict
+from drover.store.database import Database, Row, Transaction, Value
+from drover.store.events import tell
+from drover.store.rows import attempt_of, step_of
+from drover.store.tasks import get_task
+
+FOREVER = 2**62
+
+
+class Held(NamedTuple):
+    """A running task and who holds it."""
+
+    task_id: str
+    title: str
+    epic_id: str | None
+    fence: int
+    attempt: int
+    worker: Worker
+    claimed_at: int
+    alive_at: int | None
+
+
+class Claims:
+    """Verbs of a claim. ``lease_ms`` is how long one lasts unrenewed."""
+
+    def __init__(self, database: Database, clock: Clock, lease_ms: int) -> None:
+        self._database = database
+        self._clock = clock
+        self.lease_ms = lease_ms
+
+    # ------------------------------------------------------------ taking
+
+    async def claim(self, worker: Worker, *, epic_id: str | None = None, task_ids: Sequence[str] = ()) -> Claim | None:
+        """The best ready task (priority, then age), of the epic or among the ids if given; None when there is none."""
+
+        async def verb(tx: Transaction) -> Claim | None:
+            now = self._clock.now()
+            await tx.run("wake_due", now=now)
+            lease_until = tx.lease_now + self.lease_ms
+            lease: dict[str, Value] = {"worker_id": worker.id, "lease_until": lease_until, "now": now}
+            row = await _take(tx, lease, epic_id, task_ids)
+            if row is None:
+                return None
+            task = await get_task(tx, str(row["id"]), now)
+            await tx.run(
+                "add_attempt",
+                task_id=task.id,
+                fence=task.fence,
+                attempt=task.attempt,
+                worker_id=worker.id,
+                host=worker.host,
+                pid=worker.process.pid,
+                now=now,
+            )
+            await _tell(tx, "task.claimed", now, task, worker.id, fence=task.fence, host=worker.host)
+            return Claim(task=task, fence=task.fence, worker_id=worker.id, lease_until=lease_until)
+
+        return await self._database.write(verb)
+
+    # ------------------------------------------------------------ holding
+
+    async def renew(self, claim: Claim, *, alive_at: int | None = None) -> int:
+        """Extend the lease while it lasts; its new end. A lease that has ended is lost."""
+
+        async def verb(tx: Transaction) -> int:
+            lease_until = tx.lease_now + self.lease_ms
+            await self._fenced(tx, "renew_lease", claim, lease_until=lease_until, lease_now=tx.lease_now)
+            if alive_at is not None:
+                await tx.run("note_alive", task_id=claim.task_id, fence=claim.fence, alive_at=alive_at)
+            return lease_until
+
+        return await self._database.write(verb)
+
+    async def holds(self, claim: Claim) -> bool:
+        """Whether the claim still stands."""
+
+        async def verb(tx: Transaction) -> bool:
+            found = await tx.one(
+                "check_claim",
+                id=claim.task_id,
+                fence=claim.fence,
+                worker_id=claim.worker_id,
+                lease_now=tx.lease_now,
+            )
+            return found is not None
+
+        return await self._database.read(verb)
+
+    async def start_agent(
+        self,
+        claim: Claim,
+        *,
+        agent: str,
+        process: ProcessIdentity,
+        marker: str,
+        session_id: str | None,
+        resumed: Resumed,
+        log: str,
+        base: str | None,
+    ) -> None:
+        """Record who is about to act, before it may: after this the process can be found and the session resumed."""
+
+        async def verb(tx: Transaction) -> None:
+            now = self._clock.now()
+            await self._fenced(tx, "start_agent", claim, lease_now=tx.lease_now, now=now)
+            await tx.run(
+                "note_agent",
+                task_id=claim.task_id,
+                fence=claim.fence,
+                agent=agent,
+                process=str(process),
+                marker=marker,
+                session_id=session_id,
+                resumed=resumed,
+                log=log,
+                base=base,
+                now=now,
+            )
+            await _tell(tx, "task.started", now, claim.task, claim.worker_id, agent=agent, resumed=resumed)
+
+        await self._database.write(verb)
+
+    async def note_session(self, claim: Claim, session_id: str) -> None:
+        """The session's id, for agents that tell it only once they run."""
+
+        async def verb(tx: Transaction) -> None:
+            await tx.run("note_session", task_id=claim.task_id, fence=claim.fence, session_id=session_id)
+
+        await self._database.write(verb)
+
+    async def report(self, claim: Claim, report: AgentReport) -> None:
+        """What the execution came to and used. Not fenced: it describes this execution and moves nothing."""
+
+        async def verb(tx: Transaction) -> None:
+            await _note_report(tx, claim, report)
+
+        await self._database.write(verb)
+
+    # ------------------------------------------------------------ steps
+
+    async def recall(self, claim: Claim) -> dict[str, StepRecord]:
+        """The completed steps of the claim's attempt, by name."""
+
+        async def verb(tx: Transaction) -> list[Row]:
+            return await tx.all("list_steps", task_id=claim.task_id, attempt=claim.task.attempt)
+
+        return {str(row["name"]): step_of(row) for row in await self._database.read(verb)}
+
+    async def complete_step(
+        self, claim: Claim, name: str, result: str, *, started_at: int, report: AgentReport | None = None
+    ) -> None:
+        """Commit a step's result with the fence, the lease's renewal and its event; once, or :class:`StoreError`."""
+
+        async def verb(tx: Transaction) -> None:
+            now = self._clock.now()
+            lease_until = tx.lease_now + self.lease_ms
+            await self._fenced(tx, "renew_lease", claim, lease_until=lease_until, lease_now=tx.lease_now)
+            await tx.run(
+                "add_step",
+                task_id=claim.task_id,
+                attempt=claim.task.attempt,
+                name=name,
+                fence=claim.fence,
+                started_at=started_at,
+                now=now,
+                result=result,
+            )
+            if report is not None:
+                await _note_report(tx, claim, report)
+            await _tell(tx, "step.completed", now, claim.task, claim.worker_id, step=name)
+
+        await self._database.write(verb)
+
+    # ------------------------------------------------------------ closing
+
+    async def settle(self, claim: Claim, verdict: Verdict) -> Task:
+        """Close the claim with its verdict; the task as it is afterwards."""
+
+        async def verb(tx: Transaction) -> Task:
+            now = self._clock.now()
+            task = await get_task(tx, claim.task_id, now)
+            columns = _settled(task, verdict, now)
+            await self._fenced(tx, "settle_task", claim, **columns, now=now)
+            outcome = columns["error_class"] if isinstance(verdict, Retry | Failed) else _OUTCOMES[verdict.kind]
+            await tx.run(
+                "end_attempt",
+                task_id=claim.task_id,
+                fence=claim.fence,
+                outcome=str(outcome) if outcome else None,
+                error=columns["error_message"] if isinstance(verdict, Retry | Failed) else None,
+                now=now,
+            )
+            await _tell_verdict(tx, claim, verdict, now)
+            self._database.bell.ring()
+            return await get_task(tx, claim.task_id, now)
+
+        return await self._database.write(verb)
+
+    async def rescue(self, held: Held, *, dead: bool) -> bool:
+        """Take a task from a worker that is proven ``dead``, or whose lease has ended; False when neither holds now."""
+
+        async def verb(tx: Transaction) -> bool:
+            now = self._clock.now()
+            changed = await tx.run(
+                "rescue_task",
+                id=held.task_id,
+                fence=held.fence,
+                worker_id=held.worker.id,
+                lease_now=FOREVER if dead else tx.lease_now,
+                now=now,
+            )
+            if changed != 1:
+                return False
+            await tx.run(
+                "end_attempt", task_id=held.task_id, fence=held.fence, outcome="interrupted", error=None, now=now
+            )
+            await tell(
+                tx,
+                "task.rescued",
+                now,
+                task_id=held.task_id,
+                epic_id=held.epic_id,
+                attempt=held.attempt,
+                worker=held.worker.id,
+                data={"cause": "worker dead" if dead else "lease ended"},
+            )
+            self._database.bell.ring()
+            return True
+
+        return await self._database.write(verb)
+
+    # ------------------------------------------------------------ reading
+
+    async def running(self) -> list[Held]:
+        """Every running task and who holds it."""
+
+        async def verb(tx: Transaction) -> list[Row]:
+            return await tx.all("list_running")
+
+        return [_held(row) for row in await self._database.read(verb)]
+
+    async def expired(self) -> list[str]:
+        """Ids of tasks whose lease has ended, oldest first, at most a hundred."""
+
+        async def verb(tx: Transaction) -> list[str]:
+            return [str(r["id"]) for r in await tx.all("list_expired", lease_now=tx.lease_now)]
+
+        return await self._database.read(verb)
+
+    async def attempts(self, task_id: str) -> list[Attempt]:
+        """Every execution of a task, oldest first."""
+
+        async def verb(tx: Transaction) -> list[Row]:
+            return await tx.all("list_attempts", task_id=task_id)
+
+        return [attempt_of(row) for row in await self._database.read(verb)]
+
+    async def steps(self, task_id: str, attempt: int) -> list[StepRecord]:
+        """The completed steps of one attempt in their order."""
+
+        async def verb(tx: Transaction) -> list[Row]:
+            return await tx.all("list_steps", task_id=task_id, attempt=attempt)
+
+        return [step_of(row) for row in await self._database.read(verb)]
+
+    async def usage_since(self, since: int) -> tuple[int, float]:
+        """Tokens and US dollars of every execution started since (unix ms)."""
+
+        async def verb(tx: Transaction) -> Row | None:
+            return await tx.one("sum_usage", since=since)
+
+        row = await self._database.read(verb)
+        if row is None:
+            return 0, 0.0
+        return int(row["input_tokens"] or 0) + int(row["output_tokens"] or 0), int(row["cost_microusd"] or 0) / 1e6
+
+    async def _fenced(self, tx: Transaction, query: str, claim: Claim, **values: Value) -> None:
+        changed = await tx.run(query, id=claim.task_id, fence=claim.fence, worker_id=claim.worker_id, **values)
+        if changed == 0:
+            raise LeaseLost(f"{claim.task_id} is no longer held by {claim.worker_id} (fence {claim.fence})")
+        if changed != 1:
+            raise StoreError(f"{query} changed {changed} rows")
+
+
+async def _take(tx: Transaction, lease: dict[str, Value], epic_id: str | None, task_ids: Sequence[str]) -> Row | None:
+    if task_ids:
+        for id in task_ids:
+            if row := await tx.one("claim_task_by_id", id=id, **lease):
+                return row
+        return None
+    if epic_id is not None:
+        return await tx.one("claim_task_of_epic", epic_id=epic_id, **lease)
+    return await tx.one("claim_task", **lease)
+
+
+_OUTCOMES = {"completed": None, "parked": None, "released": "interrupted", "stopped": "cancelled"}
+
+
+def _settled(task: Task, verdict: Verdict, now: int) -> dict[str, Value]:
+    """The columns that a verdict leaves behind. Pure."""
+    error = task.error
+    columns: dict[str, Value] = {
+        "state": State.QUEUED.value,
+        "reason": None,
+        "detail": None,
+        "due_at": None,
+        "attempt": task.attempt,
+        "failures": task.failures,
+        "conflicts": task.conflicts,
+        "troubles": 0,
+        "interruptions": task.interruptions,
+        "error_class": error.error_class if error else None,
+        "error_message": error.message if error else None,
+        "error_advice": error.what_to_do if error else None,
+        "completed_at": None,
+    }
+    match verdict:
+        case Completed():
+            columns |= {"state": "completed", "completed_at": now}
+            columns |= {"error_class": None, "error_message": None, "error_advice": None}
+        case Parked():
+            columns |= {"state": "waiting", "reason": verdict.reason, "detail": verdict.detail, "due_at": verdict.until}
+            if verdict.reason == "internal":
+                columns |= {"troubles": task.troubles + 1}
+        case Retry() | Failed():
+            columns |= {
+                "error_class": verdict.error_class.value,
+                "error_message": verdict.message,
+                "error_advice": verdict.advice,
+            }
+            if isinstance(verdict, Failed):
+                columns |= {"state": "failed", "failures": task.failures + 1}
+            else:
+                columns |= {"attempt": task.attempt + 1}
+                columns |= {"failures": task.failures + 1} if verdict.counts else {"conflicts": task.conflicts + 1}
+                if verdict.until > now:
+                    columns |= {"state": "waiting", "reason": "backoff", "due_at": verdict.until}
+        case Released():
+            columns |= {"interruptions": task.interruptions + 1}
+        case Stopped():
+            columns |= {"state": "cancelled" if verdict.order == "cancel" else "paused"}
+    return columns
+
+
+async def _tell_verdict(tx: Transaction, claim: Claim, verdict: Verdict, now: int) -> None:
+    kinds = {
+        "completed": "task.completed",
+        "parked": "task.waiting",
+        "retry": "task.retrying",
+        "failed": "task.failed",
+        "released": "task.released",
+        "stopped": "task.stopped",
+    }
+    data: dict[str, Value] = {
+        k: v for k, v in verdict.model_dump(mode="json", exclude={"kind", "landed"}).items() if v not in (None, "")
+    }
+    if isinstance(verdict, Completed):
+        data["commit"] = verdict.landed.commit
+    await _tell(tx, kinds[verdict.kind], now, claim.task, claim.worker_id, **data)
+
+
+async def _tell(tx: Transaction, type: str, now: int, task: Task, worker: str, **data: Value) -> None:
+    await tell(
+        tx,
+        type,
+        now,
+        task_id=task.id,
+        epic_id=task.epic_id,
+        attempt=task.attempt,
+        worker=worker,
+        data={"title": task.title, **data},
+    )
+
+
+async def _note_report(tx: Transaction, claim: Claim, report: AgentReport) -> None:
+    await tx.run(
+        "note_report",
+        task_id=claim.task_id,
+        fence=claim.fence,
+        outcome=report.outcome,
+        resumed=report.resumed,
+        session_id=report.session_id,
+        input_tokens=report.usage.input_tokens,
+        output_tokens=report.usage.output_tokens,
+        cost_microusd=round(report.usage.cost_usd * 1e6),
+        turns=report.usage.turns,
+        model=report.usage.model,
+        error=report.reason or None,
+    )
+
+
+def _held(row: Row) -> Held:
+    process = ProcessIdentity(
+        boot_id=str(row["boot_id"]), pid=int(row["pid"] or 0), started=int(row["process_started"] or 0)
+    )
+    return Held(
+        task_id=str(row["id"]),
+        title=str(row["title"]),
+        epic_id=str(row["epic_id"]) if row["epic_id"] is not None else None,
+        fence=int(row["fence"] or 0),
+        attempt=int(row["attempt"] or 0),
+        worker=Worker(id=str(row["claimed_by"]), host=str(row["host"]), process=process),
+        claimed_at=int(row["claimed_at"] or 0),
+        alive_at=int(row["alive_at"]) if row["alive_at"] is not None else None,
+    )

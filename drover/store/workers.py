@@ -1,0 +1,124 @@
+"""Workers and runs: who is at work, and what they were asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from drover.domain.clock import Clock
+from drover.domain.models import ProcessIdentity, Run, Worker
+from drover.store.database import Database, Row, Transaction
+from drover.store.events import tell
+from drover.store.rows import run_of
+
+
+class Workers:
+    """Verbs of workers and runs."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def start_run(self, run: Run, workers: Sequence[Worker]) -> None:
+        """Record a run and its workers before any of them may claim."""
+
+        async def verb(tx: Transaction) -> None:
+            now = self._clock.now()
+            await tx.run(
+                "add_run",
+                id=run.id,
+                epic_id=run.epic_id,
+                task_ids=json.dumps(run.task_ids),
+                target=run.target,
+                workers=run.workers,
+                host=run.host,
+                process=run.process,
+                now=now,
+            )
+            for worker in workers:
+                await tx.run(
+                    "add_worker",
+                    id=worker.id,
+                    run_id=run.id,
+                    host=worker.host,
+                    boot_id=worker.process.boot_id,
+                    pid=worker.process.pid,
+                    process_started=worker.process.started,
+                    now=now,
+                )
+            await tell(
+                tx,
+                "run.started",
+                now,
+                epic_id=run.epic_id,
+                host=run.host,
+                data={"run_id": run.id, "workers": run.workers},
+            )
+
+        await self._database.write(verb)
+
+    async def finish_run(self, run: Run, workers: Sequence[Worker], **data: int | float | str) -> None:
+        """Record a run's end and that its workers hold nothing any more."""
+
+        async def verb(tx: Transaction) -> None:
+            now = self._clock.now()
+            await tx.run("finish_run", id=run.id, now=now)
+            for worker in workers:
+                await tx.run("stop_worker", id=worker.id, now=now)
+            await tell(tx, "run.finished", now, epic_id=run.epic_id, host=run.host, data={"run_id": run.id, **data})
+
+        await self._database.write(verb)
+
+    async def stop(self, worker_id: str) -> None:
+        """A worker that is known to be gone."""
+
+        async def verb(tx: Transaction) -> None:
+            await tx.run("stop_worker", id=worker_id, now=self._clock.now())
+
+        await self._database.write(verb)
+
+    async def list_workers(self) -> list[Worker]:
+        """Workers that were not recorded as stopped: at work, or dead."""
+
+        async def verb(tx: Transaction) -> list[Row]:
+            return await tx.all("list_workers")
+
+        return [_worker_of(row) for row in await self._database.read(verb)]
+
+    async def last_run(self) -> Run | None:
+        """The run started last, finished or not."""
+
+        async def verb(tx: Transaction) -> Row | None:
+            return await tx.one("last_run")
+
+        row = await self._database.read(verb)
+        return run_of(row) if row else None
+
+    async def meta(self, key: str) -> str | None:
+        """A fact about the whole store."""
+
+        async def verb(tx: Transaction) -> Row | None:
+            return await tx.one("find_meta", key=key)
+
+        row = await self._database.read(verb)
+        return str(row["value"]) if row else None
+
+    async def set_meta(self, key: str, value: str) -> None:
+        """Record a fact about the whole store."""
+
+        async def verb(tx: Transaction) -> None:
+            await tx.run("set_meta", key=key, value=value)
+
+        await self._database.write(verb)
+
+
+def _worker_of(row: Row) -> Worker:
+    return Worker(
+        id=str(row["id"]),
+        host=str(row["host"]),
+        process=ProcessIdentity(
+            boot_id=str(row["boot_id"]), pid=int(row["pid"] or 0), started=int(row["process_started"] or 0)
+        ),
+        run_id=str(row["run_id"]) if row["run_id"] is not None else None,
+        started_at=int(row["started_at"] or 0),
+    )
