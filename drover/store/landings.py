@@ -7,7 +7,7 @@ from typing import NamedTuple
 from drover.domain.clock import Clock
 from drover.domain.errors import LeaseLost
 from drover.domain.models import Claim, Landed, Landing, Proof
-from drover.store.database import Database, Row, Transaction
+from drover.store.database import Database, Row, Transaction, Value
 from drover.store.events import tell
 from drover.store.rows import landing_of
 
@@ -82,7 +82,12 @@ class Landings:
                 raise LeaseLost(f"{claim.task_id} is no longer held by {claim.worker_id} (fence {claim.fence})")
             await tx.run("close_intents", task_id=claim.task_id, commit_oid=landed.commit, now=now)
             task = claim.task
-            data = {"title": task.title, "commit": landed.commit, "target": landed.target, "found": int(landed.found)}
+            data: dict[str, Value] = {
+                "title": task.title,
+                "commit": landed.commit,
+                "target": landed.target,
+                "found": int(landed.found),
+            }
             await tell(
                 tx,
                 "task.landed",
@@ -109,7 +114,7 @@ class Landings:
             for task in tasks:
                 await tx.run("publish_landing", task_id=task.task_id, commit_oid=task.commit, now=now)
                 if await tx.run("complete_published", id=task.task_id, now=now) == 1:
-                    data = {"commit": task.commit, "target": target}
+                    data: dict[str, Value] = {"commit": task.commit, "target": target}
                     await tell(
                         tx,
                         "task.completed",

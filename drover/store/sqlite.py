@@ -361,8 +361,8 @@ async def _in_thread(connection: aiosqlite.Connection, call: Callable[[sqlite3.C
     # several awaits is what this module exists to prevent.
     run = cast(Callable[..., Awaitable[T]], connection._execute)
     with anyio.CancelScope(shield=True):
-        answer = await run(call, connection._conn)
-    return answer
+        answer: T = await run(call, connection._conn)
+    return answer  # noqa: RET504 - returning from inside the scope hides from mypy that it always does
 
 
 def _drive(coroutine: Awaitable[T]) -> T:
