@@ -14,7 +14,7 @@ TestScope = Literal["all", "diff", "skip"]
 Resumed = Literal["fresh", "continued", "restored", "soft"]
 
 # The steps of a life in their order; a step's name is part of the database.
-STEPS = ("prepare_worktree", "let_agent_work", "commit_changes", "verify", "land", "remove_worktree")
+STEPS = ("prepare_worktree", "let_agent_work", "commit_changes", "verify", "land", "remove_worktree", "publish")
 
 
 class Frozen(BaseModel):
@@ -303,10 +303,16 @@ class Landed(Frozen):
 
 
 class Removed(Frozen):
-    """The worktree is gone; its work is in the target or on ``saved``."""
+    """The worktree is gone; its work is in the target's lane."""
 
     path: str
-    saved: str | None = None
+
+
+class Published(Frozen):
+    """Whether the landed work has reached the target branch, and if not, what is in the way."""
+
+    done: bool
+    detail: str = ""
 
 
 class Landing(Frozen):

@@ -204,6 +204,8 @@ class Claims:
                 error=columns["error_message"] if isinstance(verdict, Retry | Failed) else None,
                 now=now,
             )
+            if isinstance(verdict, Completed):
+                await tx.run("publish_landing", task_id=claim.task_id, commit_oid=verdict.landed.commit, now=now)
             await _tell_verdict(tx, claim, verdict, now)
             self._database.bell.ring()
             return await get_task(tx, claim.task_id, now)

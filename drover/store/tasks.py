@@ -9,6 +9,7 @@ import random
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from itertools import islice
+from typing import NamedTuple
 
 from drover.domain import graph
 from drover.domain.clock import Clock
@@ -21,6 +22,18 @@ from drover.store.events import tell
 from drover.store.rows import task_of
 
 ID_TRIES_PER_LENGTH = 8
+
+
+class Outlook(NamedTuple):
+    """What is left to be done now: nothing, when all three are empty."""
+
+    ready: int
+    running: int
+    due_at: int | None  # unix ms: when the next one that waits for a time is due
+
+    @property
+    def done(self) -> bool:
+        return not self.ready and not self.running and self.due_at is None
 
 
 class Tasks:
@@ -76,6 +89,25 @@ class Tasks:
             return found
 
         return await self._database.read(verb)
+
+    async def outlook(self, *, epic_id: str | None = None, task_ids: Collection[str] = ()) -> Outlook:
+        """What is left to be done in a scope; ready counts what could be claimed now, wherever it runs."""
+
+        async def verb(tx: Transaction) -> list[Task]:
+            return await load_tasks(tx, epic_id, self._clock.now())
+
+        if not task_ids:
+            counts = await self.counts(epic_id)
+            if counts[Status.READY] or counts[Status.CLAIMED] or counts[Status.IN_PROGRESS]:
+                running = counts[Status.CLAIMED] + counts[Status.IN_PROGRESS]
+                return Outlook(counts[Status.READY], running, None)
+        tasks = [t for t in await self._database.read(verb) if not task_ids or t.id in task_ids]
+        due = [t.due_at for t in tasks if t.state is State.WAITING and t.due_at is not None and not t.due]
+        return Outlook(
+            ready=sum(t.status is Status.READY for t in tasks),
+            running=sum(t.state is State.RUNNING for t in tasks),
+            due_at=min(due, default=None),
+        )
 
     async def stranded(self) -> list[str]:
         """Ids of unfinished tasks that stand behind a failed or cancelled one."""

@@ -1,0 +1,121 @@
+"""Landing: a commit in the target's lane exactly once, and how a crash in the middle is settled.
+
+A landing is: intent row (fenced) → one ref transaction that verifies the task's lease ref and moves the
+lane by compare-and-swap → outcome row. Whether something has landed is asked of the lane's history, never
+of the database alone.
+"""
+
+from __future__ import annotations
+
+from drover.domain.errors import GitError, LeaseLost
+from drover.domain.models import Claim, Commit, Landed, Landing, Proof
+from drover.engine import lane, trial
+from drover.engine.steps import Run
+from drover.engine.tools import Tools
+from drover.engine.workplace import conflict_error
+from drover.git.commit import make_commit, task_message
+from drover.git.landing import Conflicted, check_content, find_landed, lane_ref, lease_ref, merge_trees, swap_lane
+from drover.git.repo import RefChange, RefMoved
+
+MOVES_WAITED_OUT = 100  # how often others may win the swap before a landing is given back
+
+
+async def land(run: Run, commit: Commit, proof: Proof) -> Landed:
+    """Bring the commit into the lane exactly once; found when it is there already."""
+    tools = run.tools
+    for _ in range(MOVES_WAITED_OUT):
+        async with lane.turn(tools):
+            landed = await _land_once(run, commit, proof)
+        if landed is not None:
+            return landed
+    raise GitError(f"the lane of {lane.target_of(tools)} moved {MOVES_WAITED_OUT} times while {run.claim.task_id} landed")
+
+
+async def reconcile(tools: Tools) -> list[str]:
+    """Settle what a crash left open between the ledger and the repository; what was done, in words.
+
+    ==================== =========================================== ==================================
+    ledger               lane                                        done
+    ==================== =========================================== ==================================
+    intent               the commit is in it                         recorded as landed when it is taken up
+    intent               it is not                                   abandoned; landing begins anew
+    landed               the commit is in it                         published when the checkout allows
+    landed               it is not, the lane is its ancestor         the lane is moved to it again
+    landed               it is not, and the lane went elsewhere      reported; nothing is marked again
+    ==================== =========================================== ==================================
+
+    A second call changes nothing. Only for a process that knows no other drover to be at work here.
+    """
+    done: list[str] = []
+    async with lane.turn(tools):
+        tip = (await lane.absorbed(tools)).tip
+        for row in await tools.store.landings.open(lane.target_of(tools)):
+            done += await _reconciled(tools, row, tip)
+    await lane.publish(tools)
+    return done
+
+
+async def _reconciled(tools: Tools, row: Landing, lane_tip: str) -> list[str]:
+    inside = await tools.repo.resolve(row.commit) is not None and await tools.repo.is_ancestor(row.commit, lane_tip)
+    if row.state == "intent" or inside:
+        return []  # the holder's own landing step finds it, or begins anew
+    if await tools.repo.resolve(row.commit) and await tools.repo.is_ancestor(lane_tip, row.commit):
+        branch = lane.target_of(tools)
+        await tools.repo.update_refs([RefChange(ref=lane_ref(branch), new=row.commit, old=lane_tip)])
+        return [f"{row.task_id}: the lane of {branch} had gone back; {row.commit[:12]} is in it again"]
+    return [f"{row.task_id}: {row.commit[:12]} was landed and is no longer in {lane.target_of(tools)}; nothing was changed"]
+
+
+async def _land_once(run: Run, commit: Commit, proof: Proof) -> Landed | None:
+    """None when somebody else moved the lane first."""
+    tools, task, branch = run.tools, run.claim.task, lane.target_of(run.tools)
+    old = (await lane.absorbed(tools)).tip
+    if (found := await _found(tools, run.claim, old, commit)) is not None:
+        return await _record(run, found)
+    if commit.empty:
+        tree = await tools.repo.tree_of(old)
+        return await _record(run, Landed(commit=old, tree=tree, parent=old, target=branch, empty=True))
+    merged = await merge_trees(tools.repo, ours=old, theirs=commit.oid)
+    if isinstance(merged, Conflicted):
+        raise conflict_error(merged.paths, task.id)
+    await trial.insist(run, merged.tree, old, proof)
+    new = await make_commit(
+        tools.repo,
+        tree=merged.tree,
+        parents=(old, commit.oid) if tools.settings.landing.style == "merge" else (old,),
+        message=task_message(task.title, task.id, task.attempt),
+        identity=tools.identity,
+        at_ms=tools.clock.now(),
+    )
+    run.hold()
+    await tools.store.landings.intend(run.claim, target=branch, old=old, commit=new, tree=merged.tree)
+    try:
+        await swap_lane(tools.repo, branch=branch, old=old, new=new, task_id=task.id, fence=run.claim.fence)
+    except RefMoved as moved:
+        await tools.store.landings.abandon(run.claim)
+        if moved.ref == lease_ref(task.id):
+            raise LeaseLost(f"{task.id}: a later claim holds {moved.ref}") from moved
+        return None
+    await check_content(tools.repo, parent=old, landed=new, base=commit.base, change=commit.oid)
+    return await _record(run, Landed(commit=new, tree=merged.tree, parent=old, target=branch))
+
+
+async def _found(tools: Tools, claim: Claim, lane_tip: str, commit: Commit) -> Landed | None:
+    """The landing of this generation of the task, if the lane has it: by the ledger's intents, then by trailers."""
+    branch, task = lane.target_of(tools), claim.task
+    for row in await tools.store.landings.of_task(task.id):
+        if row.attempt >= task.first_attempt and row.target == branch and await tools.repo.resolve(row.commit):
+            if await tools.repo.is_ancestor(row.commit, lane_tip) and row.commit != row.old:
+                return Landed(commit=row.commit, tree=row.tree, parent=row.old, target=branch, found=True)
+    known = await find_landed(
+        tools.repo, tip=lane_tip, since=commit.base, task_id=task.id, first_attempt=task.first_attempt
+    )
+    if known is None:
+        return None
+    tree, parent = await tools.repo.tree_of(known.oid), await tools.repo.resolve(f"{known.oid}^1")
+    return Landed(commit=known.oid, tree=tree, parent=parent or known.oid, target=branch, found=True)
+
+
+async def _record(run: Run, landed: Landed) -> Landed:
+    await run.tools.store.landings.landed(run.claim, landed)
+    return landed

@@ -1,0 +1,94 @@
+"""Taking back from the dead: claims whose worker is gone, processes nobody owns, locks nobody holds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import anyio
+
+from drover.domain.errors import DroverError
+from drover.domain.models import Worker
+from drover.engine import landing
+from drover.engine.lane import target_of
+from drover.engine.tools import Tools
+from drover.git.repo import clear_stale_locks
+from drover.process import boot_id, end_marked, is_alive
+from drover.store.claims import Held
+
+log = logging.getLogger(__name__)
+
+PATROL_S = 2.0  # how soon the death of another process on this host is noticed
+LEFTOVER_GRACE_S = 3.0
+
+
+async def recover(tools: Tools) -> list[str]:
+    """At a run's start: everything dead processes of this host left is taken back; what was done, in words.
+
+    A worker of this host is dead when its machine has started again since or its process (pid and the
+    kernel's start time) is gone. Its agents are ended before its claims are given back.
+    """
+    done = await rescue_from_dead(tools, tools.host)
+    if not [w for w in await tools.store.workers.list_workers() if w.host == tools.host and not _dead(w)]:
+        await clear_stale_locks(tools.repo, branches=(target_of(tools),))
+        done += await landing.reconcile(tools)
+    return done
+
+
+async def patrol(tools: Tools) -> None:
+    """While a run lasts: claims of processes that died, and claims whose lease has ended."""
+
+    async def look() -> None:
+        await rescue_from_dead(tools, tools.host)
+        await _rescue_expired(tools)
+
+    await every(PATROL_S, look)
+
+
+async def rescue_from_dead(tools: Tools, host: str) -> list[str]:
+    """Claims of this host's dead workers are queued again, their attempts given back."""
+    workers = await tools.store.workers.list_workers()
+    dead = [w for w in workers if w.host == host and _dead(w)]
+    if not dead:
+        return []
+    ids = {w.id for w in dead}
+    done = []
+    for held in [h for h in await tools.store.claims.running() if h.worker.id in ids]:
+        if await _take_back(tools, held, dead=True):
+            done.append(f"{held.task_id}: taken back from {held.worker.id}, whose process is gone")
+    for worker in dead:
+        await tools.store.workers.stop(worker.id)
+    return done
+
+
+async def _rescue_expired(tools: Tools) -> None:
+    expired = set(await tools.store.claims.expired())
+    if not expired:
+        return
+    for held in [h for h in await tools.store.claims.running() if h.task_id in expired]:
+        if await _take_back(tools, held, dead=False):
+            log.warning("%s: the lease of %s on %s had ended", held.task_id, held.worker.id, held.worker.host)
+
+
+async def _take_back(tools: Tools, held: Held, *, dead: bool) -> bool:
+    """End what the execution left running on this host, then take the claim."""
+    try:
+        await end_marked(tools.places.marker(held.task_id, held.fence), LEFTOVER_GRACE_S)
+    except DroverError as trouble:
+        # Taken back all the same: the next attempt's first step proves that nobody is alive before it begins.
+        log.warning("%s: %s", held.task_id, trouble.message)
+    return await tools.store.claims.rescue(held, dead=dead)
+
+
+def _dead(worker: Worker) -> bool:
+    return worker.process.boot_id != boot_id() or not is_alive(worker.process)
+
+
+async def every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    """Do the work again and again; trouble that passes is told and waited out."""
+    while True:
+        await anyio.sleep(seconds)
+        try:
+            await work()
+        except (DroverError, OSError) as trouble:
+            log.warning("%s", trouble)

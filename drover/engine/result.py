@@ -1,0 +1,52 @@
+"""The attempt's result: what the agent left in its clone, as one commit of ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from drover.domain.errors import AttemptFailed
+from drover.domain.models import AgentReport, Commit, Worktree
+from drover.domain.verdicts import Outcome
+from drover.engine.steps import Run
+from drover.git.commit import make_commit, take_tree, task_message
+from drover.git.landing import attempt_ref
+from drover.git.repo import RefChange
+
+PATHS_KEPT = 200  # in the step's record; the commit knows them all
+
+
+async def take(run: Run, tree: Worktree, report: AgentReport) -> Commit:
+    """Take the tree, commit it, and put it on the attempt's ref before anybody hears of it."""
+    tools, task = run.tools, run.claim.task
+    tools.places.scratch.mkdir(parents=True, exist_ok=True)
+    taken = await take_tree(tools.repo, Path(tree.path), base=tree.base, scratch=tools.places.scratch)
+    if taken.refused:
+        raise AttemptFailed(
+            Outcome.REFUSED,
+            "the result holds what cannot land: " + ", ".join(taken.refused[:10]),
+            advice=f"look at it with: cd $(drover edit {task.id}); remove the nested repository, then drover retry {task.id}",
+        )
+    if not taken.paths and not task.allow_no_change:
+        raise AttemptFailed(
+            Outcome.NO_CHANGE,
+            "the agent ended well and changed nothing",
+            advice="say more exactly what is to be changed, or add the task with --allow-no-change",
+        )
+    oid = await make_commit(
+        tools.repo,
+        tree=taken.tree,
+        parents=(tree.base,),
+        message=task_message(task.title, task.id, task.attempt, summary=report.summary),
+        identity=tools.identity,
+        at_ms=tools.clock.now(),
+    )
+    ref = attempt_ref(task.id, run.claim.fence)
+    await tools.repo.update_refs([RefChange(ref=ref, new=oid, old=None)])
+    paths = tuple(taken.paths)
+    return Commit(
+        oid=oid,
+        tree=taken.tree,
+        base=tree.base,
+        paths=paths[:PATHS_KEPT],
+        more_paths=max(0, len(paths) - PATHS_KEPT),
+    )

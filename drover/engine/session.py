@@ -1,0 +1,150 @@
+"""An agent's session: who is started, what it is told, what it may see, and what is recorded before it acts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import anyio
+
+from drover.agents.base import AgentHost, AgentJob
+from drover.domain.models import AgentReport, Attempt, ProcessIdentity, Resumed, Task, Worktree
+from drover.domain.verdicts import Outcome
+from drover.engine import prompt
+from drover.engine.steps import Run
+from drover.process import adopt
+
+PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TERM", "TMPDIR", "SHELL")
+SESSION_LOST = frozenset({Outcome.CONTEXT_OVERFLOW.value})  # after these the session is not gone on with
+
+
+async def hold(run: Run, tree: Worktree) -> AgentReport:
+    """Start, continue or adopt the agent's execution; its report."""
+    tools, task = run.tools, run.claim.task
+    agent = tools.find_agent(tools.agent_of(task))
+    history = [a for a in await tools.store.claims.attempts(task.id) if a.fence < run.claim.fence]
+    adopted = _ended_unseen(history, task)
+    log_dir = Path(adopted.log) if adopted and adopted.log else tools.places.logs(task.id, run.claim.fence)
+    log_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    session_id, spent = _session(history, agent.name, task)
+    settings = tools.agent_settings(agent.name)
+    job = AgentJob(
+        task_id=task.id,
+        attempt=task.attempt,
+        fence=run.claim.fence,
+        prompt=prompt.task_prompt(
+            task,
+            guidelines=tools.settings.guidelines,
+            blockers=await _blockers(run),
+            tree=tree,
+            test_command=tools.test_command(task) if tools.test_mode(task) != "disabled" else None,
+        ),
+        follow_up=prompt.follow_up(task, tree, interrupted=_interrupted(history, task)),
+        session_id=session_id,
+        prior_cost_usd=spent,
+        worktree=Path(tree.path),
+        log_dir=log_dir,
+        env=environment(run, tree, (*agent.env_names, *settings.env), dict(settings.set), log_dir / "result.json"),
+        marker=tools.places.marker(task.id, run.claim.fence),
+        timeout_s=tools.timeout_s(task),
+        stall_s=tools.settings.stall_timeout_ms / 1000,
+        output_limit_bytes=tools.settings.logs.limit,
+        settings=settings,
+    )
+    return await agent.work(job, _Host(run, agent.name, tree, log_dir))
+
+
+def environment(
+    run: Run, tree: Worktree, names: Sequence[str], values: dict[str, str], result: Path | None = None
+) -> dict[str, str]:
+    """What an agent, or a test command, sees: an allow-list of drover's own environment and the facts of the task."""
+    tools, task = run.tools, run.claim.task
+    found = {n: v for n, v in tools.environ.items() if n in PASSED_ON or n in names or n.startswith("LC_")}
+    found |= {
+        "DROVER_TASK_ID": task.id,
+        "DROVER_EPIC_ID": task.epic_id or "",
+        "DROVER_ATTEMPT": str(task.attempt),
+        "DROVER_WORKTREE": tree.path,
+        "DROVER_ROOT": str(tools.repo.root),
+        "DROVER_BASE": tree.base,
+        "DROVER_RUN_ID": tools.run_id,
+        # A clone whose .git is gone must not make git find the operator's repository above it.
+        "GIT_CEILING_DIRECTORIES": str(tools.places.worktrees),
+    }
+    if result is not None:
+        found["DROVER_RESULT"] = str(result)
+    return found | values
+
+
+class _Host(AgentHost):
+    """What the agent's driver tells the engine while it runs."""
+
+    def __init__(self, run: Run, agent: str, tree: Worktree, log_dir: Path) -> None:
+        self._run = run
+        self._agent = agent
+        self._tree = tree
+        self._log_dir = log_dir
+
+    @property
+    def hurry(self) -> anyio.Event:
+        return self._run.tools.hurry
+
+    async def starting(self, process: ProcessIdentity, session_id: str | None, resumed: Resumed) -> None:
+        run = self._run
+        run.hold()
+        run.alive_at = run.tools.clock.now()
+        await run.tools.store.claims.start_agent(
+            run.claim,
+            agent=self._agent,
+            process=process,
+            marker=run.tools.places.marker(run.claim.task_id, run.claim.fence),
+            session_id=session_id,
+            resumed=resumed,
+            log=str(self._log_dir),
+            base=self._tree.base,
+        )
+
+    async def session(self, session_id: str) -> None:
+        await self._run.tools.store.claims.note_session(self._run.claim, session_id)
+
+    def alive(self) -> None:
+        self._run.alive_at = self._run.tools.clock.now()
+
+
+def _ended_unseen(history: Sequence[Attempt], task: Task) -> Attempt | None:
+    """The last execution of this attempt, if its agent ended by itself while drover was not there to see it."""
+    mine = [a for a in history if a.attempt == task.attempt and a.log is not None]
+    if not mine:
+        return None
+    record = adopt(Path(str(mine[-1].log)) / "exit.json")
+    if record is None or record.stopped or record.timed_out or record.stalled or record.lost or record.signal:
+        return None
+    return mine[-1]
+
+
+def _session(history: Sequence[Attempt], agent: str, task: Task) -> tuple[str | None, float]:
+    """The session to go on with, and what it has cost so far."""
+    if task.fresh and task.attempt == task.first_attempt and not any(a.attempt == task.attempt for a in history):
+        return None, 0.0
+    known = [a for a in history if a.agent == agent and a.session_id]
+    if task.fresh:
+        known = [a for a in known if a.attempt >= task.first_attempt]
+    if not known or known[-1].outcome in SESSION_LOST:
+        return None, 0.0
+    session_id = known[-1].session_id
+    return session_id, sum(a.usage.cost_usd for a in known if a.session_id == session_id)
+
+
+def _interrupted(history: Sequence[Attempt], task: Task) -> bool:
+    return any(a.attempt == task.attempt and a.agent_started_at is not None for a in history)
+
+
+async def _blockers(run: Run) -> list[tuple[Task, str]]:
+    """The landed blockers of the task with the last words of their agents."""
+    found = []
+    for id in run.claim.task.blocked_by:
+        blocker = await run.tools.store.tasks.get(id)
+        steps = await run.tools.store.claims.steps(id, blocker.attempt)
+        reports = [AgentReport.model_validate_json(s.result) for s in steps if s.name == "let_agent_work"]
+        found.append((blocker, reports[0].summary if reports else ""))
+    return found

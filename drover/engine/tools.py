@@ -1,0 +1,97 @@
+"""What a life is lived with: the store, the repository, the agents, and where things are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+
+from drover.agents.base import Agent, AgentSettings
+from drover.domain.clock import Clock
+from drover.domain.models import Task, TestMode, TestScope
+from drover.git.repo import Identity, Repo
+from drover.settings import Settings
+from drover.store import Store
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where drover keeps what is not in the database. ``state`` is the project's ``.drover``."""
+
+    state: Path
+
+    @property
+    def worktrees(self) -> Path:
+        return self.state / "worktrees"
+
+    @property
+    def scratch(self) -> Path:
+        return self.state / "tmp"
+
+    def worktree(self, task_id: str) -> Path:
+        """The one place a task's work is done in, whichever attempt."""
+        return self.worktrees / task_id
+
+    def carry(self, task_id: str) -> Path:
+        """Names the work that an attempt began with, from before it was brought onto the attempt's base."""
+        return self.worktrees / f".{task_id}.carry"
+
+    def logs(self, task_id: str, fence: int) -> Path:
+        """What one execution said."""
+        return self.state / "logs" / task_id / str(fence)
+
+    def test_logs(self, task_id: str) -> Path:
+        """What the tests said of a task's work."""
+        return self.state / "logs" / task_id / "tests"
+
+    def marker(self, task_id: str, fence: int | None = None) -> str:
+        """What every process of an execution carries in DROVER_MARKER; without a fence, the prefix of all of a task's.
+
+        Names this state directory, so that two clones of one project on one machine never take each
+        other's processes for their own.
+        """
+        place = hashlib.sha256(str(self.state).encode()).hexdigest()[:10]
+        return f"{place}.{task_id}." + (f"{fence}." if fence is not None else "")
+
+
+@dataclass(frozen=True)
+class Tools:
+    """Everything a life may use. Made once by the app."""
+
+    store: Store
+    repo: Repo
+    identity: Identity
+    settings: Settings
+    places: Places
+    clock: Clock
+    rng: random.Random
+    find_agent: Callable[[str], Agent]
+    agent_settings: Callable[[str], AgentSettings]
+    environ: Mapping[str, str]  # drover's own environment; children get an allow-list of it
+    run_id: str
+    host: str
+    hurry: anyio.Event = field(default_factory=anyio.Event)  # set by the second Ctrl+C
+    turn: anyio.Lock = field(default_factory=anyio.Lock)  # one landing at a time in this process
+    local_lease_clock: bool = True  # whether leases are measured by this machine's own clock
+
+    def agent_of(self, task: Task) -> str:
+        return task.agent or self.settings.agent
+
+    def max_attempts(self, task: Task) -> int:
+        return task.max_attempts or self.settings.max_attempts
+
+    def timeout_s(self, task: Task) -> float:
+        return (task.timeout_ms or self.settings.task_timeout_ms) / 1000
+
+    def test_mode(self, task: Task) -> TestMode:
+        return task.test_mode or self.settings.verify.mode
+
+    def test_scope(self, task: Task) -> TestScope:
+        return task.test_scope or self.settings.verify.scope
+
+    def test_command(self, task: Task) -> str | None:
+        return task.test_command or self.settings.verify.command

@@ -1,0 +1,246 @@
+"""The workers of one run: each claims what is ready, lives it, settles it, until nothing is left to do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import anyio
+
+from drover.domain.errors import AttemptFailed, DiskFull, DroverError, LeaseLost, StoreUnavailable
+from drover.domain.models import Claim, Worker
+from drover.domain.policy import heartbeat_ms
+from drover.domain.verdicts import Completed, Parked, Released, Verdict, judge
+from drover.engine import lane, reaper, workplace
+from drover.engine.life import live
+from drover.engine.steps import Run
+from drover.engine.tools import Tools
+from drover.process import end_marked
+
+log = logging.getLogger(__name__)
+
+IDLE_LOOK_S = 5.0  # the safety net behind the bell
+FAREWELL_S = 8.0  # to save the work and give the lease back when stopped
+PUBLISH_EVERY_S = 2.0  # how often an operator's checkout that is in the way is looked at
+LIFE_GRACE_S = 3.0
+
+
+class Scope(NamedTuple):
+    """Which tasks a run drives; all of them when both are empty."""
+
+    epic_id: str | None = None
+    task_ids: tuple[str, ...] = ()
+
+
+@dataclass
+class Stop:
+    """How a run is told to end. Safe to call from a signal handler of the event loop."""
+
+    soft_asked: anyio.Event = field(default_factory=anyio.Event)
+    hurry: anyio.Event = field(default_factory=anyio.Event)
+
+    def soft(self) -> None:
+        """Claim nothing more, end the agents gently, give the leases back."""
+        self.soft_asked.set()
+
+    def hard(self) -> None:
+        """As :meth:`soft`, and kill the agents at once."""
+        self.soft_asked.set()
+        self.hurry.set()
+
+
+class Crew:
+    """The workers of one run in one task group."""
+
+    def __init__(self, tools: Tools, workers: Sequence[Worker], scope: Scope, stop: Stop, *, forever: bool) -> None:
+        self._tools = tools
+        self._workers = workers
+        self._scope = scope
+        self._stop = stop
+        self._forever = forever
+        self._over = anyio.Event()  # nothing is left to do, or the run was told to end
+        self.resumed: dict[str, str] = {}  # task → continue or redo, of those taken up again
+
+    async def work(self) -> None:
+        """Until nothing is ready, running or waiting for a time in the scope; or until stopped, or for ever."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._end_when_stopped, group.cancel_scope, name="stop")
+            group.start_soon(reaper.patrol, self._tools, name="reaper")
+            group.start_soon(self._keep_publishing, name="publisher")
+            async with anyio.create_task_group() as crew:
+                for worker in self._workers:
+                    crew.start_soon(self._serve, worker, name=f"worker {worker.id}")
+            group.cancel_scope.cancel()
+
+    async def _end_when_stopped(self, scope: anyio.CancelScope) -> None:
+        await self._stop.soft_asked.wait()
+        self._over.set()
+        scope.cancel()
+
+    async def _serve(self, worker: Worker) -> None:
+        bell = self._tools.store.bell
+        while not self._over.is_set():
+            ticket = bell.ticket()
+            claim = await self._claim(worker)
+            if claim is not None:
+                await self._attend(claim)
+                continue
+            wait_s = await self._look_ahead()
+            if wait_s is None:
+                self._over.set()
+                bell.ring()  # the others look too, and leave
+                return
+            await bell.wait(ticket, wait_s)
+
+    async def _claim(self, worker: Worker) -> Claim | None:
+        try:
+            return await self._tools.store.claims.claim(
+                worker, epic_id=self._scope.epic_id, task_ids=self._scope.task_ids
+            )
+        except (StoreUnavailable, DiskFull) as trouble:
+            log.warning("no claim can be made now: %s", trouble.message)
+            return None
+
+    async def _look_ahead(self) -> float | None:
+        """Seconds until it is worth looking again at the latest; None when there is nothing left to wait for."""
+        try:
+            outlook = await self._tools.store.tasks.outlook(
+                epic_id=self._scope.epic_id, task_ids=self._scope.task_ids
+            )
+        except (StoreUnavailable, DiskFull):
+            return IDLE_LOOK_S
+        if outlook.done and not self._forever:
+            return None
+        if outlook.due_at is not None:
+            return min(IDLE_LOOK_S, max(0.02, (outlook.due_at - self._tools.clock.now()) / 1000))
+        return IDLE_LOOK_S
+
+    # ------------------------------------------------------------ one claim
+
+    async def _attend(self, claim: Claim) -> None:
+        """Live the claim to its verdict and settle it. Whatever happens inside stays inside, but for cancellation."""
+        tools = self._tools
+        try:
+            recalled = await tools.store.claims.recall(claim)
+            run = Run(claim, tools, recalled)
+            if claim.task.interruptions or recalled:
+                self.resumed[claim.task_id] = "continue" if recalled else "redo"
+            verdict = await self._live_under_lease(run)
+            await self._farewell(claim, verdict)
+        except LeaseLost as lost:
+            log.info("%s", lost.message)
+            await self._leave(claim)
+        except (StoreUnavailable, DiskFull) as trouble:
+            # The claim stays ours until its lease ends; then somebody takes it up from its last step.
+            log.warning("%s could not be settled: %s", claim.task_id, trouble.message)
+            await self._leave(claim)
+        except anyio.get_cancelled_exc_class():
+            with anyio.move_on_after(FAREWELL_S, shield=True):
+                await self._give_back(claim)
+            raise
+
+    async def _live_under_lease(self, run: Run) -> Verdict:
+        """The verdict of the life; an ordinary exception is judged. Cancelled when the lease is lost."""
+        tools, task = self._tools, run.claim.task
+        outcome: list[Verdict | LeaseLost] = []
+
+        async def life(scope: anyio.CancelScope) -> None:
+            try:
+                outcome.append(await live(run))
+            except LeaseLost as lost:
+                outcome.append(lost)
+            except Exception as error:  # noqa: BLE001 - the one place where an attempt's exception becomes a value
+                if not isinstance(error, AttemptFailed | DroverError):
+                    log.exception("%s: unexpected trouble", task.id)
+                outcome.append(
+                    judge(
+                        error,
+                        failures=task.failures,
+                        conflicts=task.conflicts,
+                        troubles=task.troubles,
+                        max_attempts=tools.max_attempts(task),
+                        conflict_attempts=tools.settings.landing.conflict_attempts,
+                        now=tools.clock.now(),
+                        rng=tools.rng,
+                    )
+                )
+            scope.cancel()
+
+        async def beat(scope: anyio.CancelScope) -> None:
+            try:
+                await self._keep_lease(run)
+            except LeaseLost as lost:
+                outcome.insert(0, lost)
+                scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(beat, group.cancel_scope, name=f"heartbeat {task.id}")
+            group.start_soon(life, group.cancel_scope, name=f"life {task.id}")
+        first = outcome[0]
+        if isinstance(first, LeaseLost):
+            raise first
+        return first
+
+    async def _keep_lease(self, run: Run) -> None:
+        """Renew while it lasts; notice at once when the claim is taken away. Ends only by :class:`LeaseLost`."""
+        tools, claims = self._tools, self._tools.store.claims
+        beat_s = heartbeat_ms(claims.lease_ms) / 1000
+        next_beat = anyio.current_time() + beat_s
+        while True:
+            ticket = tools.store.bell.ticket()
+            rang = await tools.store.bell.wait(ticket, max(0.0, next_beat - anyio.current_time()))
+            try:
+                if rang and anyio.current_time() < next_beat:
+                    if not await claims.holds(run.claim):
+                        raise LeaseLost(f"{run.claim.task_id} was taken from {run.claim.worker_id}")
+                    continue
+                run.renewed(await claims.renew(run.claim, alive_at=run.alive_at))
+                next_beat = anyio.current_time() + beat_s
+            except (StoreUnavailable, DiskFull):
+                # Two beats before the end the agent has to be stopped: nobody could record what it does.
+                if tools.clock.boottime() > run.lease_until - 2 * beat_s * 1000:
+                    raise LeaseLost(f"the lease on {run.claim.task_id} could not be renewed") from None
+                next_beat = anyio.current_time() + min(beat_s, 1.0)
+
+    async def _farewell(self, claim: Claim, verdict: Verdict) -> None:
+        """Save the work where it has not landed, then settle."""
+        with anyio.CancelScope(shield=True):
+            if not isinstance(verdict, Completed) and not (isinstance(verdict, Parked) and verdict.landed):
+                await self._save(claim)
+            await self._tools.store.claims.settle(claim, verdict)
+
+    async def _give_back(self, claim: Claim) -> None:
+        """Stopped in the middle: the processes are gone, the work is saved, the attempt is not used up."""
+        await end_marked(self._tools.places.marker(claim.task_id, claim.fence), LIFE_GRACE_S)
+        await self._save(claim)
+        try:
+            await self._tools.store.claims.settle(claim, Released())
+        except LeaseLost as lost:
+            log.info("%s", lost.message)
+
+    async def _leave(self, claim: Claim) -> None:
+        """The claim is somebody else's: end our own processes, keep what they wrote, write nothing of record."""
+        with anyio.move_on_after(FAREWELL_S, shield=True):
+            await end_marked(self._tools.places.marker(claim.task_id, claim.fence), LIFE_GRACE_S)
+            task = await self._tools.store.tasks.get(claim.task_id)
+            if task.fence == claim.fence:  # cancelled, paused or reset; nobody has begun in its place
+                await self._save(claim)
+
+    async def _save(self, claim: Claim) -> None:
+        try:
+            await workplace.save(self._tools, claim)
+        except (DroverError, OSError) as trouble:
+            # The clone itself stays where it is, so nothing is lost by this.
+            log.warning("%s: no snapshot: %s", claim.task_id, trouble)
+
+    # ------------------------------------------------------------ publishing
+
+    async def _keep_publishing(self) -> None:
+        """While something has landed that the operator's checkout keeps out, look whether it still does."""
+        await reaper.every(PUBLISH_EVERY_S, self._publish_what_waits)
+
+    async def _publish_what_waits(self) -> None:
+        if await self._tools.store.landings.unpublished():
+            await lane.publish(self._tools)
