@@ -105,6 +105,11 @@ class Task(Frozen):
     due: bool = False  # it waited for a time, and the time has come
 
     @property
+    def needs_person(self) -> bool:
+        """Whether it goes on only when a person does something."""
+        return self.state is State.PAUSED or (self.state is State.WAITING and self.due_at is None)
+
+    @property
     def status(self) -> Status:
         return status_of(self.state, open_blockers=self.open_blockers, executing=self.executing, due=self.due)
 

@@ -54,8 +54,12 @@ class Places:
         Names this state directory, so that two clones of one project on one machine never take each
         other's processes for their own.
         """
-        place = hashlib.sha256(str(self.state).encode()).hexdigest()[:10]
-        return f"{place}.{task_id}." + (f"{fence}." if fence is not None else "")
+        return f"{self.marker_of_all}{task_id}." + (f"{fence}." if fence is not None else "")
+
+    @property
+    def marker_of_all(self) -> str:
+        """What the markers of every execution of this project begin with."""
+        return hashlib.sha256(str(self.state).encode()).hexdigest()[:10] + "."
 
 
 @dataclass(frozen=True)

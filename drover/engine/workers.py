@@ -54,12 +54,15 @@ class Stop:
 class Crew:
     """The workers of one run in one task group."""
 
-    def __init__(self, tools: Tools, workers: Sequence[Worker], scope: Scope, stop: Stop, *, forever: bool) -> None:
+    def __init__(
+        self, tools: Tools, workers: Sequence[Worker], scope: Scope, stop: Stop, *, forever: bool, patient: bool = False
+    ) -> None:
         self._tools = tools
         self._workers = workers
         self._scope = scope
         self._stop = stop
         self._forever = forever
+        self._patient = patient  # stays for what waits for a person
         self._over = anyio.Event()  # nothing is left to do, or the run was told to end
         self.resumed: dict[str, str] = {}  # task → continue or redo, of those taken up again
 
@@ -111,7 +114,7 @@ class Crew:
             )
         except (StoreUnavailable, DiskFull):
             return IDLE_LOOK_S
-        if outlook.done and not self._forever:
+        if outlook.done and not self._forever and not (self._patient and outlook.person):
             return None
         if outlook.due_at is not None:
             return min(IDLE_LOOK_S, max(0.02, (outlook.due_at - self._tools.clock.now()) / 1000))

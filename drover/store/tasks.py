@@ -30,6 +30,7 @@ class Outlook(NamedTuple):
     ready: int
     running: int
     due_at: int | None  # unix ms: when the next one that waits for a time is due
+    person: int = 0  # those that wait for a person: an answer, a pause, the operator's checkout
 
     @property
     def done(self) -> bool:
@@ -107,6 +108,7 @@ class Tasks:
             ready=sum(t.status is Status.READY for t in tasks),
             running=sum(t.state is State.RUNNING for t in tasks),
             due_at=min(due, default=None),
+            person=sum(t.needs_person for t in tasks),
         )
 
     async def stranded(self) -> list[str]:
@@ -125,6 +127,16 @@ class Tasks:
             return [(str(r["id"]), int(r["open_blockers"] or 0), int(r["counted"] or 0)) for r in rows]
 
         return await self._database.read(verb)
+
+    async def recount(self, ids: Collection[str]) -> None:
+        """Set these tasks' blocker counters to what their definition says."""
+
+        async def verb(tx: Transaction) -> None:
+            for id in ids:
+                await tx.run("recount_blockers", id=id)
+            self._database.bell.ring()
+
+        await self._database.write(verb)
 
     # ------------------------------------------------------------ adding
 

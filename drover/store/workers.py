@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from drover.domain.clock import Clock
 from drover.domain.models import ProcessIdentity, Run, Worker
-from drover.store.database import Database, Row, Transaction
+from drover.store.database import Database, Row, Transaction, Value
 from drover.store.events import tell
 from drover.store.rows import run_of
 
@@ -57,7 +57,7 @@ class Workers:
 
         await self._database.write(verb)
 
-    async def finish_run(self, run: Run, workers: Sequence[Worker], **data: int | float | str) -> None:
+    async def finish_run(self, run: Run, workers: Sequence[Worker], data: Mapping[str, Value]) -> None:
         """Record a run's end and that its workers hold nothing any more."""
 
         async def verb(tx: Transaction) -> None:

@@ -1,0 +1,33 @@
+"""The public verbs of drover, and what puts its parts together."""
+
+from __future__ import annotations
+
+from drover.app.drover import Drover, open
+from drover.app.project import Initialised, init
+from drover.app.readings import (
+    Attention,
+    Check,
+    ResumeItem,
+    RunningTask,
+    StatusReport,
+    TaskDetails,
+    TreeNode,
+    WorktreeRow,
+)
+from drover.engine.workers import Stop as StopSignal
+
+__all__ = [
+    "Attention",
+    "Check",
+    "Drover",
+    "Initialised",
+    "ResumeItem",
+    "RunningTask",
+    "StatusReport",
+    "StopSignal",
+    "TaskDetails",
+    "TreeNode",
+    "WorktreeRow",
+    "init",
+    "open",
+]

@@ -1,0 +1,466 @@
+"""Drover: the verbs on one project's backlog, for programs and for the command line alike."""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import socket
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import anyio
+from anyio.abc import TaskStatus
+
+from drover.agents import registry
+from drover.agents.base import AgentSettings
+from drover.app import doctor, look, project as projects
+from drover.app.readings import Check, ResumeItem, StatusReport, TaskDetails, TreeNode, WorktreeRow
+from drover.domain.clock import Clock, SystemClock
+from drover.domain.errors import UsageError
+from drover.domain.ids import new_id, new_token, split_subtask
+from drover.domain.models import Epic, Event, NewTask, Run, RunReport, Task, TestMode, TestScope, Worker
+from drover.domain.states import State, Status
+from drover.engine import reaper
+from drover.engine.gate import only_one_at_a_time
+from drover.engine.tools import Places, Tools
+from drover.engine.workers import Crew, Scope, Stop
+from drover.git.repo import Repo
+from drover.process import current_identity
+from drover.settings import Project, Settings, find_project, load
+from drover.store import Store, open_store
+
+EVENTS_LOOK_S = 0.5
+INITIAL_PID_NAMESPACE = 4026531836
+
+
+@asynccontextmanager
+async def open(
+    url: str | None = None,
+    *,
+    repo: str | Path = ".",
+    agent: str | None = None,
+    project: Project | None = None,
+    settings: Settings | None = None,
+    clock: Clock | None = None,
+    **flags: object,
+) -> AsyncGenerator[Drover]:
+    """The backlog of the project at ``repo``, made one if it is none yet.
+
+    ``url`` names another store than the project's own; ``agent`` and ``flags`` override settings by their names
+    in the project file (``workers=8``, ``task_timeout="30m"``). Enter and leave it in the same task.
+    """
+    if project is None:
+        where = Path(repo).absolute()  # noqa: ASYNC240 - reads the working directory's name, touches no disk
+        project = find_project(where, home=Path.home(), named=str(where)) or (await projects.init(where)).project
+    if settings is None:
+        given = {**flags, "agent": agent, "database_url": url}
+        named = {key: value for key, value in given.items() if value is not None}
+        settings = load(project.root, environ=os.environ, flags=named)
+    clock = clock or SystemClock()
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(
+            open_store(
+                settings.store_url(project.root),
+                clock=clock,
+                lease_ms=settings.claim_timeout_ms,
+                watch=True,
+            )
+        )
+        yield Drover(project, settings, store, clock)
+
+
+class Drover:
+    """One project's backlog. Made by :func:`open`. Ids may be shortened to a unique prefix everywhere."""
+
+    def __init__(self, project: Project, settings: Settings, store: Store, clock: Clock) -> None:
+        self.project = project
+        self.settings = settings
+        self.store = store
+        self.clock = clock
+        self.places = Places(project.state_dir)
+        self._repo: Repo | None = None
+
+    # ------------------------------------------------------------ the backlog
+
+    async def add(
+        self,
+        title: str,
+        *,
+        description: str = "",
+        epic: Epic | str | None = None,
+        parent: Task | str | None = None,
+        priority: int = 0,
+        blocked_by: Iterable[Task | str] = (),
+        test_mode: TestMode | None = None,
+        test_scope: TestScope | None = None,
+        test_command: str | None = None,
+        agent: str | None = None,
+        max_attempts: int | None = None,
+        timeout_ms: int | None = None,
+        type: str = "other",
+        labels: Iterable[str] = (),
+        key: str | None = None,
+        allow_no_change: bool = False,
+    ) -> Task:
+        """Add a task. A title like ``task-x.4 Title`` makes that sub-task. The same ``key`` gives the same task."""
+        parent_id, sequence, title = _placed(title, _id(parent))
+        if agent is not None:
+            registry.find(agent)
+        new = NewTask(
+            title=title,
+            description=description,
+            epic_id=_id(epic),
+            parent_id=parent_id,
+            sequence=sequence,
+            priority=priority,
+            blocked_by=tuple(str(_id(b)) for b in blocked_by),
+            test_mode=test_mode,
+            test_scope=test_scope,
+            test_command=test_command,
+            agent=agent,
+            max_attempts=max_attempts,
+            timeout_ms=timeout_ms,
+            type=type,
+            labels=tuple(labels),
+            key=key,
+            allow_no_change=allow_no_change,
+        )
+        return await self.store.tasks.add(new, by=await self._operator())
+
+    async def task(self, id: str) -> Task:
+        return await self.store.tasks.get(id)
+
+    async def tasks(
+        self,
+        *,
+        statuses: Collection[Status | str] = (),
+        epic: str | None = None,
+        label: str | None = None,
+        limit: int | None = None,
+    ) -> list[Task]:
+        """Tasks in the order they were added."""
+        wanted = [Status(s) for s in statuses]
+        return await self.store.tasks.list_tasks(statuses=wanted, epic_id=epic, label=label, limit=limit)
+
+    async def add_epic(self, title: str, description: str = "") -> Epic:
+        return await self.store.epics.add(title, description, by=await self._operator())
+
+    async def epics(self) -> list[Epic]:
+        return await self.store.epics.list_epics()
+
+    async def epic(self, id: str) -> Epic:
+        return await self.store.epics.get(id)
+
+    async def close_epic(self, id: str) -> Epic:
+        return await self.store.epics.close(id, by=await self._operator())
+
+    async def block(self, id: str, by: Iterable[str]) -> Task:
+        return await self.store.tasks.block(id, by, operator=await self._operator())
+
+    async def unblock(self, id: str, by: Iterable[str]) -> Task:
+        return await self.store.tasks.unblock(id, by, operator=await self._operator())
+
+    async def edit_task(
+        self,
+        id: str,
+        *,
+        title: str | None = None,
+        description: str | None = None,
+        priority: int | None = None,
+        epic: str | None = None,
+        test_mode: TestMode | None = None,
+        test_scope: TestScope | None = None,
+        test_command: str | None = None,
+        agent: str | None = None,
+        max_attempts: int | None = None,
+        timeout_ms: int | None = None,
+        type: str | None = None,
+        labels: Sequence[str] | None = None,
+    ) -> Task:
+        """Change what is given of a task that is not running."""
+        if agent is not None:
+            registry.find(agent)
+        changes: dict[str, str | int | tuple[str, ...] | None] = {
+            "title": title,
+            "description": description,
+            "priority": priority,
+            "epic_id": epic,
+            "test_mode": test_mode,
+            "test_scope": test_scope,
+            "test_command": test_command,
+            "agent": agent,
+            "max_attempts": max_attempts,
+            "timeout_ms": timeout_ms,
+            "type": type,
+            "labels": tuple(labels) if labels is not None else None,
+        }
+        given = {name: value for name, value in changes.items() if value is not None}
+        return await self.store.tasks.edit(id, given, operator=await self._operator())
+
+    # ------------------------------------------------------------ the operator's hand
+
+    async def cancel(self, ids: Iterable[str], reason: str = "") -> list[Task]:
+        """Cancel unfinished tasks; an agent at work on one is stopped by whoever runs it."""
+        by = await self._operator()
+        return [await self.store.tasks.cancel(id, reason=reason, operator=by) for id in ids]
+
+    async def retry(self, ids: Iterable[str], *, force: bool = False, fresh: bool = False) -> list[Task]:
+        by = await self._operator()
+        limit = self.settings.max_attempts
+        return [
+            await self.store.tasks.retry(id, max_attempts=limit, force=force, fresh=fresh, operator=by) for id in ids
+        ]
+
+    async def reset(
+        self, ids: Iterable[str] = (), *, statuses: Collection[Status | str] = (), fresh: bool = False
+    ) -> list[Task]:
+        """Back to the start: the tasks named, and those of these statuses."""
+        by = await self._operator()
+        chosen = [(await self.task(id)).id for id in ids]
+        if statuses:
+            chosen += [t.id for t in await self.tasks(statuses=statuses)]
+        return [await self.store.tasks.reset(id, fresh=fresh, operator=by) for id in dict.fromkeys(chosen)]
+
+    async def resolve(self, id: str, note: str = "") -> Task:
+        return await self.store.tasks.resolve(id, note=note, operator=await self._operator())
+
+    # ------------------------------------------------------------ running
+
+    async def run(
+        self,
+        *,
+        workers: int | None = None,
+        epic: str | None = None,
+        tasks: Sequence[str] = (),
+        target: str | None = None,
+        wait: bool = False,
+        forever: bool = False,
+        on_event: Callable[[Event], None] | None = None,
+        stop: Stop | None = None,
+    ) -> RunReport:
+        """Drive every eligible task to completion and return when nothing is ready, running or due.
+
+        ``wait`` stays for tasks that need a person, ``forever`` serves a growing backlog. Cancelled from
+        outside, it ends the agents gently and gives its claims back first.
+        """
+        stop = stop or Stop()
+        began = time.monotonic()
+        before = await self.store.events.last_seq()
+        run = await self._asked(workers, epic, tasks, target)
+        tools = await self._tools(run, stop)
+        crew_workers = _workers_of(run, tools.host)
+        kept = (await self.store.tasks.counts(run.epic_id))[Status.COMPLETED]
+        async with only_one_at_a_time(self.places.state / "start.lock"):
+            await reaper.recover(tools)
+            await self.store.workers.start_run(run, crew_workers)
+        crew = Crew(tools, crew_workers, Scope(run.epic_id, run.task_ids), stop, forever=forever, patient=wait)
+        report = RunReport()
+        try:
+            async with anyio.create_task_group() as group:
+                if on_event is not None:
+                    group.start_soon(self._tell, on_event, before, name="event feed")
+                await crew.work()
+                group.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                report = await look.report(
+                    self.store, run, after=before, kept=kept, resumed=crew.resumed,
+                    seconds=time.monotonic() - began, interrupted=stop.soft_asked.is_set(),
+                )  # fmt: skip
+                await self.store.workers.finish_run(run, crew_workers, look.summary(report))
+                if on_event is not None:
+                    await self._tell_rest(on_event)
+        return report
+
+    async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED, workers: int | None = None) -> None:
+        """Work on a growing backlog until cancelled; ``await group.start(d.serve)`` returns once it does."""
+        task_status.started()
+        await self.run(workers=workers, forever=True)
+
+    async def last_run(self) -> Run | None:
+        """What the run started last was asked for."""
+        return await self.store.workers.last_run()
+
+    async def plan_run(self, *, epic: str | None = None, tasks: Sequence[str] = ()) -> list[Task]:
+        """What a run would drive, in the order it could start them."""
+        return await look.order_of(self.store, epic, [(await self.task(t)).id for t in tasks])
+
+    async def plan_resume(self, *, epic: str | None = None) -> list[ResumeItem]:
+        """What a resume would do with each task, and why."""
+        return await look.resume_items(self.store, epic)
+
+    # ------------------------------------------------------------ seeing
+
+    async def status(self, epic: str | None = None) -> StatusReport:
+        return await look.status(self.store, self.settings, epic)
+
+    async def tree(self, epic: str | None = None) -> list[TreeNode]:
+        """Epics, their tasks and sub-tasks, and what each waits for."""
+        return await look.tree(self.store, epic)
+
+    async def details(self, id: str) -> TaskDetails:
+        return await look.details(self.store, self.places, id)
+
+    async def log_files(self, id: str, attempt: int | None = None) -> list[Path]:
+        """Where the agent's words and the tests' output are, oldest first; of one execution if ``attempt`` is given."""
+        return await look.log_files(self.store, self.places, id, attempt)
+
+    async def diff(self, id: str) -> str:
+        """What the task changed, or has changed so far, as a patch."""
+        return await look.diff(self.store, await self._repository(), self.places, await self.task(id))
+
+    async def worktrees(self) -> list[WorktreeRow]:
+        return await look.worktrees(self.store, await self._repository(), self.places)
+
+    async def prune_worktrees(self, *, dry_run: bool = False, everything: bool = False) -> list[WorktreeRow]:
+        """Remove clones whose work is provably landed or saved; the rows that went, or would go.
+
+        ``everything``: also those of failed and cancelled tasks, whose work is saved on a ref first.
+        """
+        repo = await self._repository()
+        return await look.prune_worktrees(self.store, repo, self.places, dry_run=dry_run, everything=everything)
+
+    async def doctor(self, *, fix: bool = False) -> list[Check]:
+        """What an unattended night needs, checked; ``fix`` repairs what is safe to."""
+        return await doctor.examine(self, fix=fix)
+
+    async def events(
+        self,
+        *,
+        types: Collection[str] = (),
+        epic: str | None = None,
+        task: str | None = None,
+        since: int | None = None,
+        until: int | None = None,
+        follow: bool = False,
+        limit: int | None = None,
+        after: int = 0,
+    ) -> AsyncIterator[Event]:
+        """The event log, oldest first; with ``follow`` also what is yet to come, of any process, within a second.
+
+        ``types`` may leave out the noun (``landed`` for ``task.landed``); times are unix ms.
+        """
+        task_id = (await self.task(task)).id if task else None
+        epic_id = (await self.epic(epic)).id if epic else None
+        seen, told = after, 0
+        while limit is None or told < limit:
+            ticket = self.store.bell.ticket()
+            page = await self.store.events.page(after=seen, task_id=task_id, epic_id=epic_id, since=since, until=until)
+            for event in page:
+                seen = event.seq
+                if not types or event.type in types or event.type.split(".", 1)[-1] in types:
+                    yield event
+                    told += 1
+                    if told == limit:
+                        return
+            if not page:
+                if not follow:
+                    return
+                await self.store.bell.wait(ticket, EVENTS_LOOK_S)
+
+    # ------------------------------------------------------------ putting the parts together
+
+    async def tools(self, *, run_id: str = "", stop: Stop | None = None, target: str | None = None) -> Tools:
+        """What the engine works with; for those who build on it."""
+        repo = await self._repository()
+        settings = self.settings
+        if target is not None:
+            if await repo.resolve(f"refs/heads/{target}") is None:
+                raise UsageError(f"there is no branch {target!r}", hint="git branch")
+            settings = settings.model_copy(update={"project": settings.project.model_copy(update={"target": target})})
+        return Tools(
+            store=self.store,
+            repo=repo,
+            identity=await repo.identity(),
+            settings=settings,
+            places=self.places,
+            clock=self.clock,
+            rng=random.Random(secrets.randbits(64)),  # noqa: S311 - spreads retries, keeps no secret
+            find_agent=registry.find,
+            agent_settings=self.agent_settings,
+            environ=os.environ,
+            run_id=run_id,
+            host=host_name(),
+            hurry=stop.hurry if stop else anyio.Event(),
+            local_lease_clock=self.store.database.dialect == "sqlite",
+        )
+
+    def agent_settings(self, type: str) -> AgentSettings:
+        """How the settings say that type of agent is started."""
+        table = self.settings.agent_table(type)
+        return AgentSettings.of(
+            type, path=table.path, args=table.args, model=table.model, permissions=table.permissions,
+            env=table.env, set=dict(table.set),
+        )  # fmt: skip
+
+    async def _tools(self, run: Run, stop: Stop) -> Tools:
+        tools = await self.tools(run_id=run.id, stop=stop, target=run.target)
+        return tools
+
+    async def _asked(self, workers: int | None, epic: str | None, tasks: Sequence[str], target: str | None) -> Run:
+        identity = current_identity()
+        return Run(
+            id=new_id("run", 8),
+            epic_id=(await self.epic(epic)).id if epic else None,
+            task_ids=tuple([(await self.task(t)).id for t in tasks]),
+            target=target or self.settings.project.target,
+            workers=workers or self.settings.workers,
+            host=host_name(),
+            process=str(identity),
+        )
+
+    async def _repository(self) -> Repo:
+        if self._repo is None:
+            self._repo = await Repo.find(self.project.root)
+        return self._repo
+
+    async def _operator(self) -> str | None:
+        """Who is recorded as having done a thing: the setting, else git's user.name."""
+        if self.settings.operator:
+            return self.settings.operator
+        return await look.git_user(self.project.root)
+
+    async def _tell(self, on_event: Callable[[Event], None], after: int) -> None:
+        self._told = after
+        async for event in self.events(after=after, follow=True):
+            on_event(event)
+            self._told = event.seq
+
+    async def _tell_rest(self, on_event: Callable[[Event], None]) -> None:
+        async for event in self.events(after=self._told):
+            on_event(event)
+
+
+def host_name() -> str:
+    """This machine, told apart from other containers on it: process ids mean nothing across those."""
+    try:
+        namespace = os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116 - a magic link, not a path
+    except OSError:
+        return socket.gethostname()
+    return socket.gethostname() + ("" if namespace == INITIAL_PID_NAMESPACE else f":{namespace}")
+
+
+def _workers_of(run: Run, host: str) -> list[Worker]:
+    token = new_token(4)
+    return [
+        Worker(id=f"{token}-{number}", host=host, process=current_identity(), run_id=run.id)
+        for number in range(1, run.workers + 1)
+    ]
+
+
+def _id(named: Task | Epic | str | None) -> str | None:
+    return named.id if isinstance(named, Task | Epic) else named
+
+
+def _placed(title: str, parent_id: str | None) -> tuple[str | None, int | None, str]:
+    """Parent, number and title of ``task-x.4 Title``; a plain title stays as it is."""
+    first, _, rest = title.strip().partition(" ")
+    place = split_subtask(first)
+    if place is None:
+        return parent_id, None, title
+    if not rest.strip():
+        raise UsageError(f"{first} needs a title", hint=f'drover add "{first} What to do"')
+    return place[0], place[1], rest.strip()

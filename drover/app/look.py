@@ -1,0 +1,379 @@
+"""Readings of a backlog: what a person is shown, put together from the store, the repository and the disk."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from heapq import heapify, heappop, heappush
+from pathlib import Path
+
+from anyio import to_thread
+
+from drover.app.readings import (
+    Attention,
+    ResumeItem,
+    RunningTask,
+    StatusReport,
+    TaskDetails,
+    TreeNode,
+    WorktreeRow,
+)
+from drover.domain.errors import NotFound
+from drover.domain.models import STEPS, Attempt, Landing, Run, RunReport, Task, Worktree
+from drover.domain.states import State, Status
+from drover.engine.tools import Places
+from drover.git.landing import attempt_ref, wip_ref
+from drover.git.repo import Repo, operator_name
+from drover.git.snapshot import diff_of
+from drover.git.worktree import list_worktrees, remove_worktree
+from drover.settings import Settings
+from drover.store import Store
+
+EVENTS_SHOWN = 500
+
+
+# ---------------------------------------------------------------- status
+
+
+async def status(store: Store, settings: Settings, epic: str | None) -> StatusReport:
+    """The counts, what is running, what needs a person."""
+    epics = await store.epics.list_epics()
+    epic_id = (await store.epics.get(epic)).id if epic else None
+    counts = await store.tasks.counts(epic_id)
+    total = sum(counts.values())
+    waiting = [t for t in await _in(store, epic_id, (Status.WAITING, Status.PAUSED, Status.FAILED)) if t]
+    return StatusReport(
+        total=total,
+        by_status={status.value: counts[status] for status in Status},
+        progress=counts[Status.COMPLETED] / total if total else 0.0,
+        running=tuple(await _running(store, epic_id)),
+        needs_attention=tuple(Attention(task_id=t.id, reason=_attention(t)) for t in waiting if _needs_attention(t)),
+        epics=tuple(e for e in epics if epic_id in (None, e.id)),
+        notes=tuple(_notes(waiting, settings.project.target or "the target branch")),
+    )
+
+
+async def _in(store: Store, epic_id: str | None, statuses: Collection[Status]) -> list[Task]:
+    return await store.tasks.list_tasks(statuses=statuses, epic_id=epic_id)
+
+
+async def _running(store: Store, epic_id: str | None) -> list[RunningTask]:
+    found = []
+    for held in await store.claims.running():
+        if epic_id not in (None, held.epic_id):
+            continue
+        done = {s.name for s in await store.claims.steps(held.task_id, held.attempt)}
+        found.append(
+            RunningTask(
+                task_id=held.task_id,
+                title=held.title,
+                step=next((s for s in STEPS if s not in done), STEPS[-1]),
+                worker=held.worker.id,
+                host=held.worker.host,
+                since=held.claimed_at,
+                last_alive=held.alive_at,
+            )
+        )
+    return found
+
+
+def _needs_attention(task: Task) -> bool:
+    return task.state is State.FAILED or task.needs_person
+
+
+def _attention(task: Task) -> str:
+    if task.state is State.FAILED and task.error is not None:
+        return f"failed ({task.error.error_class}): {_first_line(task.error.message)}"
+    if task.reason == "publish":
+        return f"landed, not yet published: {task.detail}"
+    if task.reason == "question":
+        return f"asks: {task.detail}"
+    return " ".join(w for w in (task.status.value, task.reason, task.detail) if w)
+
+
+def _notes(waiting: Sequence[Task], target: str) -> list[str]:
+    held_back = [t for t in waiting if t.reason == "publish"]
+    if not held_back:
+        return []
+    return [f"{len(held_back)} landed, not yet in {target}: {held_back[0].detail}"]
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0] if text.strip() else ""
+
+
+# ---------------------------------------------------------------- tree and details
+
+
+async def tree(store: Store, epic: str | None) -> list[TreeNode]:
+    """Epics with their tasks, then tasks without an epic."""
+    epic_id = (await store.epics.get(epic)).id if epic else None
+    tasks = await store.tasks.list_tasks(epic_id=epic_id)
+    open_ids = {t.id for t in tasks if t.landed_at is None}
+    children: defaultdict[str | None, list[Task]] = defaultdict(list)
+    for task in tasks:
+        children[task.parent_id].append(task)
+
+    def node(task: Task) -> TreeNode:
+        below = sorted(children[task.id], key=lambda t: t.sequence or 0)
+        waits = tuple(b for b in task.blocked_by if b in open_ids or epic_id is not None)
+        return TreeNode(task=task, waits_for=waits if task.open_blockers else (), children=tuple(map(node, below)))
+
+    roots = children[None]
+    found = [
+        TreeNode(epic=e, children=tuple(node(t) for t in roots if t.epic_id == e.id))
+        for e in await store.epics.list_epics()
+        if epic_id in (None, e.id)
+    ]
+    loose = tuple(node(t) for t in roots if t.epic_id is None)
+    return [*found, TreeNode(children=loose)] if loose and epic_id is None else found
+
+
+async def details(store: Store, places: Places, id: str) -> TaskDetails:
+    """Everything about one task."""
+    task = await store.tasks.get(id)
+    attempts = await store.claims.attempts(task.id)
+    landings = await store.landings.of_task(task.id)
+    worktree = places.worktree(task.id)
+    return TaskDetails(
+        task=task,
+        attempts=tuple(attempts),
+        steps=tuple(await store.claims.steps(task.id, task.attempt)),
+        events=tuple(await store.events.page(task_id=task.id, limit=EVENTS_SHOWN)),
+        blockers=tuple([await store.tasks.get(b) for b in task.blocked_by]),
+        dependents=tuple([await store.tasks.get(b) for b in task.blocks]),
+        landings=tuple(landings),
+        worktree=worktree if worktree.is_dir() else None,
+        branch=_branch(task, landings, attempts),
+        log_paths=tuple(await log_files(store, places, task.id, None)),
+    )
+
+
+def _branch(task: Task, landings: Sequence[Landing], attempts: Sequence[Attempt]) -> str | None:
+    if landings:
+        return attempt_ref(task.id, landings[-1].fence)
+    return wip_ref(task.id, task.attempt) if attempts else None
+
+
+async def log_files(store: Store, places: Places, id: str, attempt: int | None) -> list[Path]:
+    """The output files of a task's executions and tests, oldest first."""
+    task = await store.tasks.get(id)
+    attempts = [a for a in await store.claims.attempts(task.id) if attempt is None or a.attempt == attempt]
+    folders = dict.fromkeys(Path(a.log) for a in attempts if a.log)
+    if attempt is None:
+        folders[places.test_logs(task.id)] = None
+    found = [f for folder in folders if folder.is_dir() for f in folder.iterdir() if f.suffix in (".log", ".jsonl", ".txt")]
+    return sorted((f for f in found if f.stat().st_size), key=lambda f: f.stat().st_mtime_ns)
+
+
+async def diff(store: Store, repo: Repo, places: Places, task: Task) -> str:
+    """The task's change as a patch: as it landed, as it was committed, or as it stands in the clone now."""
+    for row in reversed(await store.landings.of_task(task.id)):
+        if row.state in ("landed", "published") and task.landed_commit == row.commit:
+            return await repo.diff(row.old, row.commit)
+    path = places.worktree(task.id)
+    base = await _base(store, task)
+    if path.is_dir() and base is not None:
+        return await diff_of(repo, path, base=base, scratch=places.scratch)
+    saved = await repo.resolve(wip_ref(task.id, task.attempt))
+    if saved is not None:
+        return await repo.diff(f"{saved}^1", saved)
+    raise NotFound(f"{task.id} has changed nothing yet", hint=f"drover info {task.id}")
+
+
+async def _base(store: Store, task: Task) -> str | None:
+    for attempt in range(task.attempt, 0, -1):
+        for record in await store.claims.steps(task.id, attempt):
+            if record.name == "prepare_worktree":
+                return Worktree.model_validate_json(record.result).base
+    return None
+
+
+# ---------------------------------------------------------------- runs
+
+
+async def order_of(store: Store, epic: str | None, ids: Sequence[str]) -> list[Task]:
+    """Unfinished tasks in an order in which one worker could do them: blockers first, then priority, then age."""
+    epic_id = (await store.epics.get(epic)).id if epic else None
+    tasks = {
+        t.id: t
+        for t in await store.tasks.list_tasks(epic_id=epic_id)
+        if t.state not in (State.COMPLETED, State.FAILED, State.CANCELLED) and not t.stranded and (not ids or t.id in ids)
+    }
+    left = {id: {b for b in t.blocked_by if b in tasks} for id, t in tasks.items()}
+    outside = {id for id, t in tasks.items() if t.open_blockers > len(left[id])}
+    queue = [(-t.priority, t.created_at, t.id) for id, t in tasks.items() if not left[id] and id not in outside]
+    heapify(queue)
+    ordered = []
+    while queue:
+        task = tasks[heappop(queue)[2]]
+        ordered.append(task)
+        for dependent in task.blocks:
+            if dependent in left and task.id in left[dependent]:
+                left[dependent].discard(task.id)
+                if not left[dependent] and dependent not in outside:
+                    after = tasks[dependent]
+                    heappush(queue, (-after.priority, after.created_at, after.id))
+    return ordered
+
+
+async def resume_items(store: Store, epic: str | None) -> list[ResumeItem]:
+    """What a resume keeps, continues, does again, and what it needs a person for."""
+    epic_id = (await store.epics.get(epic)).id if epic else None
+    found = []
+    for task in await store.tasks.list_tasks(epic_id=epic_id):
+        item = await _resume_item(store, task)
+        if item is not None:
+            found.append(item)
+    return found
+
+
+async def _resume_item(store: Store, task: Task) -> ResumeItem | None:
+    def item(decision: str, reason: str) -> ResumeItem:
+        return ResumeItem.model_validate(
+            {"task_id": task.id, "title": task.title, "decision": decision, "reason": reason}
+        )
+
+    if task.landed_at is not None and not task.needs_person:
+        return item("keep", f"landed as {(task.landed_commit or '')[:12]}")
+    if task.state in (State.FAILED, State.CANCELLED) or task.needs_person:
+        return item("ask", _attention(task))
+    if task.fence == 0:
+        return None
+    steps = await store.claims.steps(task.id, task.attempt)
+    attempts = await store.claims.attempts(task.id)
+    mine = [a for a in attempts if a.attempt == task.attempt]
+    if len(steps) > 1:
+        return item("continue", f"{steps[-1].name} is done; goes on from there")
+    if any(a.session_id for a in mine):
+        return item("continue", f"the {mine[-1].agent} session goes on where it was cut off")
+    if task.error is not None:
+        return item("redo", f"the last attempt failed: {_first_line(task.error.message)}")
+    if any(a.agent_started_at for a in mine):
+        return item("redo", "the agent was interrupted; its work in progress is kept")
+    return item("redo", "nothing had been done yet")
+
+
+async def report(
+    store: Store,
+    run: Run,
+    *,
+    after: int,
+    kept: int,
+    resumed: Mapping[str, str],
+    seconds: float,
+    interrupted: bool,
+) -> RunReport:
+    """What the run came to, read from the log and the backlog as they are now."""
+    completed: list[str] = []
+    cancelled: list[str] = []
+    seen = after
+    while page := await store.events.page(after=seen):
+        seen = page[-1].seq
+        completed += [str(e.task_id) for e in page if e.type == "task.completed"]
+        cancelled += [str(e.task_id) for e in page if e.type == "task.cancelled"]
+    tasks = await store.tasks.list_tasks(epic_id=run.epic_id)
+    scope = {t.id: t for t in tasks if not run.task_ids or t.id in run.task_ids}
+    since = run.started_at or 0
+    tokens, cost = await store.claims.usage_since(since) if since else (0, 0.0)
+    return RunReport(
+        completed=tuple(dict.fromkeys(i for i in completed if i in scope)),
+        failed=tuple(i for i, t in scope.items() if t.state is State.FAILED),
+        cancelled=tuple(i for i in dict.fromkeys(cancelled) if i in scope and scope[i].state is State.CANCELLED),
+        stranded=tuple(i for i, t in scope.items() if t.stranded),
+        needs_person=tuple(i for i, t in scope.items() if t.needs_person),
+        kept=kept,
+        continued=sum(how == "continue" for how in resumed.values()),
+        redone=sum(how == "redo" for how in resumed.values()),
+        seconds=round(seconds, 3),
+        cost_usd=cost,
+        tokens=tokens,
+        interrupted=interrupted,
+    )
+
+
+def summary(report: RunReport) -> dict[str, int | float]:
+    """A report as the data of the event that ends a run."""
+    return {
+        "completed": len(report.completed),
+        "failed": len(report.failed),
+        "cancelled": len(report.cancelled),
+        "stranded": len(report.stranded),
+        "needs_person": len(report.needs_person),
+        "kept": report.kept,
+        "continued": report.continued,
+        "redone": report.redone,
+        "seconds": report.seconds,
+        "cost_usd": report.cost_usd,
+        "exit_code": report.exit_code,
+    }
+
+
+async def git_user(root: Path) -> str | None:
+    """git's user.name for the repository, if it has one."""
+    return await operator_name(root)
+
+
+# ---------------------------------------------------------------- the disk
+
+
+async def worktrees(store: Store, repo: Repo, places: Places) -> list[WorktreeRow]:
+    """Every clone on disk: whose, why, how large, and whether it may go."""
+    rows = []
+    for path in await list_worktrees(places.worktrees):
+        rows.append(await _worktree_row(store, repo, path))
+    return rows
+
+
+async def _worktree_row(store: Store, repo: Repo, path: Path) -> WorktreeRow:
+    size = await to_thread.run_sync(_size, path)
+    try:
+        task = await store.tasks.get(path.name)
+    except NotFound:
+        return WorktreeRow(
+            path=path, task_id=path.name, status="unknown", why="no such task in this backlog", bytes=size, removable=False
+        )
+    why, removable, proof = await _fate(store, repo, task)
+    return WorktreeRow(
+        path=path, task_id=task.id, status=task.status.value, why=why, bytes=size, removable=removable, proof=proof
+    )
+
+
+async def _fate(store: Store, repo: Repo, task: Task) -> tuple[str, bool, str]:
+    """Why a task's clone is there, whether it may go, and why nothing is lost with it."""
+    if task.state is State.RUNNING:
+        return "an agent works in it", False, ""
+    if task.landed_at is not None:
+        return "left behind after landing", True, f"landed as {(task.landed_commit or '')[:12]}"
+    if task.state in (State.FAILED, State.CANCELLED):
+        saved = await repo.resolve(wip_ref(task.id, task.attempt))
+        if saved is not None:
+            return f"{task.state.value}; kept to be looked at", False, f"saved on {wip_ref(task.id, task.attempt)}"
+        return f"{task.state.value}; kept to be looked at", False, ""
+    return "its task is not finished", False, ""
+
+
+async def prune_worktrees(
+    store: Store, repo: Repo, places: Places, *, dry_run: bool, everything: bool
+) -> list[WorktreeRow]:
+    """Remove what may go; the rows that went."""
+    gone = []
+    for row in await worktrees(store, repo, places):
+        saved = everything and row.proof != "" and row.status in ("failed", "cancelled")
+        if row.removable or saved:
+            if not dry_run:
+                await remove_worktree(row.path)
+            gone.append(row)
+    return gone
+
+
+def _size(path: Path) -> int:
+    total = 0
+    for folder, _, files in os.walk(path):
+        for name in files:
+            try:
+                total += (Path(folder) / name).lstat().st_blocks * 512
+            except OSError:
+                continue
+    return total

@@ -1,0 +1,53 @@
+"""Making a repository a drover project."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from drover.domain.errors import GitError
+from drover.domain.ids import new_token
+from drover.domain.models import Frozen
+from drover.git.repo import Repo
+from drover.settings import Project, load, write_project_file
+from drover.store import open_store
+
+
+class Initialised(Frozen):
+    """What ``init`` made or found."""
+
+    project: Project
+    created: bool
+    target: str
+    notes: tuple[str, ...] = ()
+
+
+async def init(path: Path) -> Initialised:
+    """Make the repository around ``path`` a project; safe to repeat. The branch checked out becomes the target.
+
+    Refuses what cannot work: no repository, no commit yet, a detached HEAD.
+    """
+    repo = await Repo.find(path)
+    if await repo.resolve("HEAD") is None:
+        raise GitError(f"{repo.root} has no commit yet", hint='make one first: git commit --allow-empty -m "first commit"')
+    branch = await repo.head_branch()
+    if branch is None:
+        raise GitError(
+            f"{repo.root} has a detached HEAD; drover lands work on a branch", hint="git switch BRANCH, then drover init"
+        )
+    project = Project(root=repo.root)
+    created = not project.state_dir.is_dir()
+    for directory in (project.state_dir, project.state_dir / "worktrees", project.state_dir / "logs"):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    name = repo.root.name
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "project"
+    write_project_file(repo.root, name=name, project_id=f"{slug}-{new_token(6)}", target=branch)
+    await repo.exclude_path(".drover/")
+    settings = load(repo.root, environ={}, flags={})
+    target = settings.project.target or branch
+    async with open_store(project.database_url):
+        pass  # opened, so made and migrated
+    notes = await repo.unsupported()
+    if target != branch:
+        notes = [*notes, f"work lands on {target}, as .drover.toml says; {branch} is checked out"]
+    return Initialised(project=project, created=created, target=target, notes=tuple(notes))

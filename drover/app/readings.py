@@ -1,0 +1,94 @@
+"""What a person is shown of a backlog: values made from the store's rows, never stored themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from drover.domain.models import Attempt, Epic, Event, Frozen, Landing, StepRecord, Task
+
+
+class RunningTask(Frozen):
+    """A task somebody works on. Times are unix milliseconds."""
+
+    task_id: str
+    title: str
+    step: str
+    worker: str
+    host: str
+    since: int
+    last_alive: int | None = None
+
+
+class Attention(Frozen):
+    """A task that needs a person, and why."""
+
+    task_id: str
+    reason: str
+
+
+class StatusReport(Frozen):
+    """The state of a backlog, or of one epic."""
+
+    total: int
+    by_status: Mapping[str, int]
+    progress: float  # 0 … 1
+    running: tuple[RunningTask, ...] = ()
+    needs_attention: tuple[Attention, ...] = ()
+    epics: tuple[Epic, ...] = ()
+    notes: tuple[str, ...] = ()  # what else a person should know, a line each
+
+
+class TreeNode(Frozen):
+    """An epic and its tasks, or the tasks without one; sub-tasks stand under their parents."""
+
+    epic: Epic | None = None
+    task: Task | None = None
+    waits_for: tuple[str, ...] = ()
+    children: tuple[TreeNode, ...] = ()
+
+
+class TaskDetails(Frozen):
+    """Everything about one task."""
+
+    task: Task
+    attempts: tuple[Attempt, ...] = ()
+    steps: tuple[StepRecord, ...] = ()
+    events: tuple[Event, ...] = ()
+    blockers: tuple[Task, ...] = ()
+    dependents: tuple[Task, ...] = ()
+    landings: tuple[Landing, ...] = ()
+    worktree: Path | None = None
+    branch: str | None = None  # the ref its work is on, landed or not
+    log_paths: tuple[Path, ...] = ()
+
+
+class ResumeItem(Frozen):
+    """What a resume does with one task, and why."""
+
+    task_id: str
+    title: str
+    decision: Literal["keep", "continue", "redo", "ask"]
+    reason: str
+
+
+class WorktreeRow(Frozen):
+    """A clone on disk: whose it is, and whether it may go."""
+
+    path: Path
+    task_id: str
+    status: str
+    why: str  # why it is there
+    bytes: int
+    removable: bool
+    proof: str = ""  # why nothing is lost with it
+
+
+class Check(Frozen):
+    """One line of the doctor's."""
+
+    name: str
+    level: Literal["ok", "warning", "problem"]
+    message: str
+    fix: str = ""
