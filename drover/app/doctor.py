@@ -28,7 +28,9 @@ async def examine(drover: Drover, *, fix: bool) -> list[Check]:
         try:
             found += [check async for check in look(drover, fix)]
         except DroverError as error:
-            found.append(Check(name=look.__name__.strip("_"), level="problem", message=error.message, fix=error.hint or ""))
+            found.append(
+                Check(name=look.__name__.strip("_"), level="problem", message=error.message, fix=error.hint or "")
+            )
     return found
 
 

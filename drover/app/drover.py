@@ -7,7 +7,7 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -16,13 +16,14 @@ from anyio.abc import TaskStatus
 
 from drover.agents import registry
 from drover.agents.base import AgentSettings
-from drover.app import doctor, look, project as projects
+from drover.app import doctor, look
+from drover.app import project as projects
 from drover.app.readings import Check, ResumeItem, StatusReport, TaskDetails, TreeNode, WorktreeRow
 from drover.domain.clock import Clock, SystemClock
 from drover.domain.errors import UsageError
 from drover.domain.ids import new_id, new_token, split_subtask
 from drover.domain.models import Epic, Event, NewTask, Run, RunReport, Task, TestMode, TestScope, Worker
-from drover.domain.states import State, Status
+from drover.domain.states import Status
 from drover.engine import reaper
 from drover.engine.gate import only_one_at_a_time
 from drover.engine.tools import Places, Tools
@@ -275,7 +276,9 @@ class Drover:
                     await self._tell_rest(on_event)
         return report
 
-    async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED, workers: int | None = None) -> None:
+    async def serve(
+        self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED, workers: int | None = None
+    ) -> None:
         """Work on a growing backlog until cancelled; ``await group.start(d.serve)`` returns once it does."""
         task_status.started()
         await self.run(workers=workers, forever=True)

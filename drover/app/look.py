@@ -24,8 +24,8 @@ from drover.domain.models import STEPS, Attempt, Landing, Run, RunReport, Task, 
 from drover.domain.states import State, Status
 from drover.engine.tools import Places
 from drover.git.landing import attempt_ref, wip_ref
-from drover.git.repo import Repo, operator_name
-from drover.git.snapshot import diff_of
+from drover.git.patch import operator_name, patch_between, patch_of_worktree
+from drover.git.repo import Repo
 from drover.git.worktree import list_worktrees, remove_worktree
 from drover.settings import Settings
 from drover.store import Store
@@ -163,7 +163,9 @@ async def log_files(store: Store, places: Places, id: str, attempt: int | None) 
     folders = dict.fromkeys(Path(a.log) for a in attempts if a.log)
     if attempt is None:
         folders[places.test_logs(task.id)] = None
-    found = [f for folder in folders if folder.is_dir() for f in folder.iterdir() if f.suffix in (".log", ".jsonl", ".txt")]
+    found = [
+        f for folder in folders if folder.is_dir() for f in folder.iterdir() if f.suffix in (".log", ".jsonl", ".txt")
+    ]
     return sorted((f for f in found if f.stat().st_size), key=lambda f: f.stat().st_mtime_ns)
 
 
@@ -171,14 +173,14 @@ async def diff(store: Store, repo: Repo, places: Places, task: Task) -> str:
     """The task's change as a patch: as it landed, as it was committed, or as it stands in the clone now."""
     for row in reversed(await store.landings.of_task(task.id)):
         if row.state in ("landed", "published") and task.landed_commit == row.commit:
-            return await repo.diff(row.old, row.commit)
+            return await patch_between(repo, row.old, row.commit)
     path = places.worktree(task.id)
     base = await _base(store, task)
     if path.is_dir() and base is not None:
-        return await diff_of(repo, path, base=base, scratch=places.scratch)
+        return await patch_of_worktree(repo, path, base=base, scratch=places.scratch(f"{task.id}.diff"))
     saved = await repo.resolve(wip_ref(task.id, task.attempt))
     if saved is not None:
-        return await repo.diff(f"{saved}^1", saved)
+        return await patch_between(repo, f"{saved}^1", saved)
     raise NotFound(f"{task.id} has changed nothing yet", hint=f"drover info {task.id}")
 
 
@@ -199,7 +201,9 @@ async def order_of(store: Store, epic: str | None, ids: Sequence[str]) -> list[T
     tasks = {
         t.id: t
         for t in await store.tasks.list_tasks(epic_id=epic_id)
-        if t.state not in (State.COMPLETED, State.FAILED, State.CANCELLED) and not t.stranded and (not ids or t.id in ids)
+        if t.state not in (State.COMPLETED, State.FAILED, State.CANCELLED)
+        and not t.stranded
+        and (not ids or t.id in ids)
     }
     left = {id: {b for b in t.blocked_by if b in tasks} for id, t in tasks.items()}
     outside = {id for id, t in tasks.items() if t.open_blockers > len(left[id])}
@@ -321,7 +325,7 @@ async def git_user(root: Path) -> str | None:
 async def worktrees(store: Store, repo: Repo, places: Places) -> list[WorktreeRow]:
     """Every clone on disk: whose, why, how large, and whether it may go."""
     rows = []
-    for path in await list_worktrees(places.worktrees):
+    for path in list_worktrees(places.worktrees):
         rows.append(await _worktree_row(store, repo, path))
     return rows
 
@@ -332,7 +336,12 @@ async def _worktree_row(store: Store, repo: Repo, path: Path) -> WorktreeRow:
         task = await store.tasks.get(path.name)
     except NotFound:
         return WorktreeRow(
-            path=path, task_id=path.name, status="unknown", why="no such task in this backlog", bytes=size, removable=False
+            path=path,
+            task_id=path.name,
+            status="unknown",
+            why="no such task in this backlog",
+            bytes=size,
+            removable=False,
         )
     why, removable, proof = await _fate(store, repo, task)
     return WorktreeRow(

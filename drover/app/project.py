@@ -29,11 +29,14 @@ async def init(path: Path) -> Initialised:
     """
     repo = await Repo.find(path)
     if await repo.resolve("HEAD") is None:
-        raise GitError(f"{repo.root} has no commit yet", hint='make one first: git commit --allow-empty -m "first commit"')
+        raise GitError(
+            f"{repo.root} has no commit yet", hint='make one first: git commit --allow-empty -m "first commit"'
+        )
     branch = await repo.head_branch()
     if branch is None:
         raise GitError(
-            f"{repo.root} has a detached HEAD; drover lands work on a branch", hint="git switch BRANCH, then drover init"
+            f"{repo.root} has a detached HEAD; drover lands work on a branch",
+            hint="git switch BRANCH, then drover init",
         )
     project = Project(root=repo.root)
     created = not project.state_dir.is_dir()
@@ -42,7 +45,7 @@ async def init(path: Path) -> Initialised:
     name = repo.root.name
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "project"
     write_project_file(repo.root, name=name, project_id=f"{slug}-{new_token(6)}", target=branch)
-    await repo.exclude_path(".drover/")
+    _exclude(repo.git_dir / "info" / "exclude", "/.drover/")
     settings = load(repo.root, environ={}, flags={})
     target = settings.project.target or branch
     async with open_store(project.database_url):
@@ -51,3 +54,11 @@ async def init(path: Path) -> Initialised:
     if target != branch:
         notes = [*notes, f"work lands on {target}, as .drover.toml says; {branch} is checked out"]
     return Initialised(project=project, created=created, target=target, notes=tuple(notes))
+
+
+def _exclude(file: Path, pattern: str) -> None:
+    """Let git look away from drover's own directory in this clone alone; the repository's files stay as they are."""
+    text = file.read_text() if file.exists() else ""
+    if pattern not in text.splitlines():
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text + ("" if text.endswith("\n") or not text else "\n") + pattern + "\n")

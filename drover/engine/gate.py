@@ -15,7 +15,7 @@ LOOK_AGAIN_S = 0.02  # flock has no wait that can be cancelled; the door is clos
 @asynccontextmanager
 async def only_one_at_a_time(path: Path) -> AsyncGenerator[None]:
     """Hold an exclusive lock on the file; the kernel gives it back when the process dies."""
-    with path.open("ab") as file:  # noqa: ASYNC230 - opens an empty local file
+    with path.open("ab") as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

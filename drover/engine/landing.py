@@ -14,7 +14,17 @@ from drover.engine.steps import Run
 from drover.engine.tools import Tools
 from drover.engine.workplace import conflict_error
 from drover.git.commit import make_commit, task_message
-from drover.git.landing import Conflicted, check_content, find_landed, lane_ref, lease_ref, merge_trees, swap_lane
+from drover.git.landing import (
+    Conflicted,
+    changed_paths,
+    check_content,
+    find_landed,
+    lane_ref,
+    lease_ref,
+    merge_trees,
+    raise_lease,
+    swap_lane,
+)
 from drover.git.repo import RefChange, RefMoved
 
 MOVES_WAITED_OUT = 100  # how often others may win the swap before a landing is given back
@@ -28,7 +38,9 @@ async def land(run: Run, commit: Commit, proof: Proof) -> Landed:
             landed = await _land_once(run, commit, proof)
         if landed is not None:
             return landed
-    raise GitError(f"the lane of {lane.target_of(tools)} moved {MOVES_WAITED_OUT} times while {run.claim.task_id} landed")
+    raise GitError(
+        f"the lane of {lane.target_of(tools)} moved {MOVES_WAITED_OUT} times while {run.claim.task_id} landed"
+    )
 
 
 async def reconcile(tools: Tools) -> list[str]:
@@ -63,7 +75,9 @@ async def _reconciled(tools: Tools, row: Landing, lane_tip: str) -> list[str]:
         branch = lane.target_of(tools)
         await tools.repo.update_refs([RefChange(ref=lane_ref(branch), new=row.commit, old=lane_tip)])
         return [f"{row.task_id}: the lane of {branch} had gone back; {row.commit[:12]} is in it again"]
-    return [f"{row.task_id}: {row.commit[:12]} was landed and is no longer in {lane.target_of(tools)}; nothing was changed"]
+    return [
+        f"{row.task_id}: {row.commit[:12]} was landed and is no longer in {lane.target_of(tools)}; nothing was changed"
+    ]
 
 
 async def _land_once(run: Run, commit: Commit, proof: Proof) -> Landed | None:
@@ -73,7 +87,7 @@ async def _land_once(run: Run, commit: Commit, proof: Proof) -> Landed | None:
     if (found := await _found(tools, run.claim, old, commit)) is not None:
         return await _record(run, found)
     if commit.empty:
-        tree = await tools.repo.tree_of(old)
+        tree = await tools.repo.tree(old)
         return await _record(run, Landed(commit=old, tree=tree, parent=old, target=branch, empty=True))
     merged = await merge_trees(tools.repo, ours=old, theirs=commit.oid)
     if isinstance(merged, Conflicted):
@@ -90,13 +104,17 @@ async def _land_once(run: Run, commit: Commit, proof: Proof) -> Landed | None:
     run.hold()
     await tools.store.landings.intend(run.claim, target=branch, old=old, commit=new, tree=merged.tree)
     try:
-        await swap_lane(tools.repo, branch=branch, old=old, new=new, task_id=task.id, fence=run.claim.fence)
+        lease = await raise_lease(tools.repo, task.id, run.claim.fence)
+        await swap_lane(
+            tools.repo, branch=branch, old=old, new=new, task_id=task.id, fence=lease.fence, lease_oid=lease.oid
+        )
     except RefMoved as moved:
         await tools.store.landings.abandon(run.claim)
         if moved.ref == lease_ref(task.id):
             raise LeaseLost(f"{task.id}: a later claim holds {moved.ref}") from moved
         return None
-    await check_content(tools.repo, parent=old, landed=new, base=commit.base, change=commit.oid)
+    own = await changed_paths(tools.repo, commit.base, commit.oid)
+    await check_content(tools.repo, parent=old, landed=new, allowed_paths=own, base=commit.base)
     return await _record(run, Landed(commit=new, tree=merged.tree, parent=old, target=branch))
 
 
@@ -112,7 +130,7 @@ async def _found(tools: Tools, claim: Claim, lane_tip: str, commit: Commit) -> L
     )
     if known is None:
         return None
-    tree, parent = await tools.repo.tree_of(known.oid), await tools.repo.resolve(f"{known.oid}^1")
+    tree, parent = await tools.repo.tree(known.oid), await tools.repo.resolve(f"{known.oid}^1")
     return Landed(commit=known.oid, tree=tree, parent=parent or known.oid, target=branch, found=True)
 
 

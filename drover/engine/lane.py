@@ -69,9 +69,7 @@ class Lane(NamedTuple):
 async def absorbed(tools: Tools) -> Lane:
     """The lane as it is with the operator's commits in it. Call it in one's turn."""
     branch = target_of(tools)
-    found = await checkout.absorb(
-        tools.repo, branch=branch, identity=tools.identity, at_ms=tools.clock.now()
-    )
+    found = await checkout.absorb(tools.repo, branch=branch, identity=tools.identity, at_ms=tools.clock.now())
     if isinstance(found, Conflicted):
         lane_tip = await tools.repo.resolve(lane_ref(branch))
         return Lane(lane_tip or "", found.paths)

@@ -13,7 +13,7 @@ from pathlib import Path
 from drover.domain.errors import AttemptFailed
 from drover.domain.models import AgentReport, Commit, Landed, Proof, Published, Removed, Worktree
 from drover.domain.verdicts import WAITS, Completed, Outcome, Parked, Verdict
-from drover.engine import lane, landing, result, session, trial, workplace
+from drover.engine import landing, lane, result, session, trial, workplace
 from drover.engine.steps import Run, step
 from drover.git.worktree import remove_worktree as remove_clone
 

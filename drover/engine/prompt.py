@@ -29,7 +29,9 @@ def task_prompt(
     if task.labels:
         parts.append("Labels: " + ", ".join(task.labels))
     if blockers:
-        lines = [f"- {b.id}: {b.title}" + (f"\n{_quoted(words, SUMMARY_LIMIT)}" if words else "") for b, words in blockers]
+        lines = [
+            f"- {b.id}: {b.title}" + (f"\n{_quoted(words, SUMMARY_LIMIT)}" if words else "") for b, words in blockers
+        ]
         parts.append("# Done before this task\n\nTheir changes are in your working directory.\n\n" + "\n".join(lines))
     parts.append(_terms(task, test_command))
     if tree.conflicts:

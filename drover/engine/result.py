@@ -18,8 +18,7 @@ PATHS_KEPT = 200  # in the step's record; the commit knows them all
 async def take(run: Run, tree: Worktree, report: AgentReport) -> Commit:
     """Take the tree, commit it, and put it on the attempt's ref before anybody hears of it."""
     tools, task = run.tools, run.claim.task
-    tools.places.scratch.mkdir(parents=True, exist_ok=True)
-    taken = await take_tree(tools.repo, Path(tree.path), base=tree.base, scratch=tools.places.scratch)
+    taken = await take_tree(tools.repo, Path(tree.path), base=tree.base, scratch=tools.places.scratch(task.id))
     if taken.refused:
         raise AttemptFailed(
             Outcome.REFUSED,
@@ -36,12 +35,12 @@ async def take(run: Run, tree: Worktree, report: AgentReport) -> Commit:
         tools.repo,
         tree=taken.tree,
         parents=(tree.base,),
-        message=task_message(task.title, task.id, task.attempt, summary=report.summary),
+        message=task_message(task.title, task.id, task.attempt, body=report.summary),
         identity=tools.identity,
         at_ms=tools.clock.now(),
     )
     ref = attempt_ref(task.id, run.claim.fence)
-    await tools.repo.update_refs([RefChange(ref=ref, new=oid, old=None)])
+    await tools.repo.update_refs([RefChange(ref=ref, new=oid, old=await tools.repo.resolve(ref))], since=(tree.base,))
     paths = tuple(taken.paths)
     return Commit(
         oid=oid,

@@ -28,9 +28,9 @@ class Places:
     def worktrees(self) -> Path:
         return self.state / "worktrees"
 
-    @property
-    def scratch(self) -> Path:
-        return self.state / "tmp"
+    def scratch(self, task_id: str) -> Path:
+        """Keeps the index with which the task's clone is read; only the holder of its claim uses it."""
+        return self.state / "tmp" / task_id
 
     def worktree(self, task_id: str) -> Path:
         """The one place a task's work is done in, whichever attempt."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 
 from drover.domain.errors import AttemptFailed
-from drover.domain.models import Commit, Proof, ProcessIdentity, Worktree
+from drover.domain.models import Commit, ProcessIdentity, Proof, Worktree
 from drover.domain.verdicts import Outcome
 from drover.engine import lane, session
 from drover.engine.steps import Run
@@ -67,7 +67,7 @@ async def _run_tests(run: Run, tree: str, base: str, command: str) -> Proof:
     retries = tools.settings.verify.retries
     try:
         for turn in range(retries + 1):
-            await ensure_worktree(tools.repo, where, base, tree=tree, identity=tools.identity, name=f"verify-{task.id}")
+            await ensure_worktree(tools.repo, where, base, tree=tree)
             log = logs / f"{name}-{turn}.log"
             ended = await supervise(_launch(run, command, where, base, log), _Watcher(run), hurry=tools.hurry)
             if ended.ok or turn == retries:

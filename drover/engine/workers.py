@@ -109,9 +109,7 @@ class Crew:
     async def _look_ahead(self) -> float | None:
         """Seconds until it is worth looking again at the latest; None when there is nothing left to wait for."""
         try:
-            outlook = await self._tools.store.tasks.outlook(
-                epic_id=self._scope.epic_id, task_ids=self._scope.task_ids
-            )
+            outlook = await self._tools.store.tasks.outlook(epic_id=self._scope.epic_id, task_ids=self._scope.task_ids)
         except (StoreUnavailable, DiskFull):
             return IDLE_LOOK_S
         if outlook.done and not self._forever and not (self._patient and outlook.person):
@@ -154,7 +152,7 @@ class Crew:
                 outcome.append(await live(run))
             except LeaseLost as lost:
                 outcome.append(lost)
-            except Exception as error:  # noqa: BLE001 - the one place where an attempt's exception becomes a value
+            except Exception as error:
                 if not isinstance(error, AttemptFailed | DroverError):
                     log.exception("%s: unexpected trouble", task.id)
                 outcome.append(

@@ -34,15 +34,14 @@ async def prepare(run: Run) -> Worktree:
     await _prove_base(run, base)
     path = tools.places.worktree(task.id)
     tools.places.worktrees.mkdir(parents=True, exist_ok=True, mode=0o700)
-    tools.places.scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
     target = tools.settings.project.target or ""
     if task.fresh and task.attempt == task.first_attempt:
-        await save(tools, run.claim, suffix="dropped")
+        await save(tools, run.claim, attempt=max(1, task.attempt - 1))
         await remove_worktree(path)
     elif (carried := await _carried_work(run, path)) is not None:
         conflicts = await _carry(run, path, base, carried)
         return Worktree(path=str(path), base=base, target=target, found=True, conflicts=conflicts)
-    found = await ensure_worktree(tools.repo, path, base, identity=tools.identity, name=task.id)
+    found = await ensure_worktree(tools.repo, path, base)
     return Worktree(path=str(path), base=base, target=target, found=found)
 
 
@@ -86,14 +85,14 @@ async def _carry(run: Run, path: Path, base: str, work: str) -> tuple[str, ...]:
     conflicts = merged.paths if isinstance(merged, Conflicted) else ()
     _write_carry(tools.places.carry(task.id), task.attempt, work)
     if path.exists():
-        await rebase_worktree(tools.repo, path, base=base, tree=merged.tree)
+        await rebase_worktree(tools.repo, path, base, tree=merged.tree)
     else:
-        await ensure_worktree(tools.repo, path, base, tree=merged.tree, identity=tools.identity, name=task.id)
+        await ensure_worktree(tools.repo, path, base, tree=merged.tree)
     return conflicts
 
 
-async def save(tools: Tools, claim: Claim, *, suffix: str = "") -> str | None:
-    """The clone's content, tracked and untracked, on the task's snapshot ref; what the ref holds now.
+async def save(tools: Tools, claim: Claim, *, attempt: int | None = None) -> str | None:
+    """The clone's content, tracked and untracked, on the snapshot ref of the attempt; what the ref holds now.
 
     None when the clone is not there or holds nothing that its base does not.
     """
@@ -104,8 +103,7 @@ async def save(tools: Tools, claim: Claim, *, suffix: str = "") -> str | None:
     base = await _base_of(tools, claim)
     if base is None:
         return None
-    tools.places.scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
-    ref = wip_ref(task.id, task.attempt) + (f"-{suffix}" if suffix else "")
+    ref = wip_ref(task.id, attempt or task.attempt)
     saved = await save_snapshot(
         tools.repo,
         path,
@@ -113,7 +111,7 @@ async def save(tools: Tools, claim: Claim, *, suffix: str = "") -> str | None:
         base=base,
         message=task_message(f"work in progress: {task.title}", task.id, task.attempt),
         identity=tools.identity,
-        scratch=tools.places.scratch,
+        scratch=tools.places.scratch(task.id),
         at_ms=tools.clock.now(),
     )
     return saved or await tools.repo.resolve(ref)
