@@ -1,0 +1,315 @@
+"""Publishing: the operator's branch, and every checkout of it, follows the lane."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import anyio
+from anyio import to_thread
+
+from drover.domain.errors import DroverError, GitError
+from drover.domain.models import Frozen
+from drover.git.changes import Change, changes_between
+from drover.git.commit import make_commit
+from drover.git.landing import Conflicted, branch_ref, lane_ref, merge_trees
+from drover.git.overlap import Blocked, operation_names
+from drover.git.repo import Identity, RefChange, RefMoved, Repo
+from drover.git.two_tree import (
+    Checkout,
+    Record,
+    holds_lock,
+    look,
+    read_head,
+    read_record,
+    release,
+    settle,
+    take_lock,
+    write,
+    write_record,
+)
+from drover.process import end_marked
+
+_TRIES = 3  # when others move the branch or switch to it meanwhile
+_SECTION_S = 900.0  # the part that runs to its end even when cancelled
+_GRACE_S = 2.0
+_REFUSALS = ("would be overwritten", "not uptodate", "would lose untracked files", "would be removed")
+
+
+class Published(Frozen):
+    """The branch contains what was to be published. It went from ``old`` to ``new``; both the same: it did before."""
+
+    old: str
+    new: str
+
+
+class Diverged(Frozen):
+    """The branch has commits of its own, up to ``tip``; :func:`absorb` takes them into the lane."""
+
+    tip: str
+
+
+class Absorbed(Frozen):
+    """The lane contains the branch. ``tip`` is the lane's, which moved unless ``found``."""
+
+    tip: str
+    found: bool = False
+
+
+async def publish(repo: Repo, *, branch: str, new: str) -> Published | Blocked | Diverged:
+    """Fast-forward a branch to ``new``, with the files and index of every checkout that is on it.
+
+    A checkout is updated wholly or not at all; the operator's changes to other paths stay, and
+    changes to touched paths block. Their configuration and filters apply, their hooks do not run.
+    Killed at any point, the next call first finishes or takes back what was begun. Cancelled, it
+    ends the update it has begun.
+
+    Raises GitError when there is no such branch, DiskFull when the files do not fit.
+    """
+    await to_thread.run_sync(_make_state_dir, repo)
+    with _alone(repo) as alone:
+        if not alone:
+            return Blocked(why="another publishing is under way")
+        blocked = await _finish(repo)
+        if blocked is not None:
+            return blocked
+        for _ in range(_TRIES):
+            outcome = await _publish_once(repo, branch_ref(branch), new)
+            if outcome is not None:
+                return outcome
+    return Blocked(why=f"{branch} is being moved by others")
+
+
+async def finish_publishing(repo: Repo) -> Blocked | None:
+    """Finish or take back what a killed publishing left, as :func:`publish` does first; for drover's start."""
+    if not await to_thread.run_sync(repo.state_dir.is_dir):
+        return None
+    with _alone(repo) as alone:
+        return await _finish(repo) if alone else Blocked(why="another publishing is under way")
+
+
+async def absorb(repo: Repo, *, branch: str, lane_tip: str, identity: Identity, at_ms: int) -> Absorbed | Conflicted:
+    """Take the operator's own commits on the branch into its lane, whose tip is ``lane_tip``; durably.
+
+    The lane moves to the branch when it can, else to a merge commit whose first parent is the lane.
+    With a conflict nothing is moved. Raises RefMoved when the lane is elsewhere, GitError when there
+    is no such branch.
+    """
+    ref, lane = branch_ref(branch), lane_ref(branch)
+    tip = (await repo.read_refs([ref]))[ref]
+    if tip is None:
+        raise GitError(f"there is no branch {branch}", hint="was it renamed or removed?")
+    if await repo.is_ancestor(tip, lane_tip):
+        return Absorbed(tip=lane_tip, found=True)
+    new = tip
+    if not await repo.is_ancestor(lane_tip, tip):
+        merged = await merge_trees(repo, ours=lane_tip, theirs=tip)
+        if isinstance(merged, Conflicted):
+            return merged
+        message = f"Merge {branch} into the work that was landed beside it\n"
+        parents = (lane_tip, tip)
+        new = await make_commit(
+            repo, tree=merged.tree, parents=parents, message=message, identity=identity, at_ms=at_ms
+        )
+    reason = f"drover: take in {branch}"
+    await repo.update_refs([RefChange(ref=lane, new=new, old=lane_tip)], since=(lane_tip, tip), reason=reason)
+    return Absorbed(tip=new)
+
+
+# ---------------------------------------------------------------- one at a time
+
+
+def _make_state_dir(repo: Repo) -> None:
+    repo.state_dir.mkdir(exist_ok=True)
+
+
+@contextmanager
+def _alone(repo: Repo) -> Iterator[bool]:
+    """Whether nobody else publishes in this repository. The kernel ends the lock with its process."""
+    handle = os.open(repo.state_dir / "publish.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(handle)
+
+
+def _marker(repo: Repo) -> str:
+    """In the environment of every git that writes into a checkout, so that one left alone can be found."""
+    return f"publish-{hashlib.sha256(os.fsencode(repo.git_dir)).hexdigest()[:16]}"
+
+
+async def _finish(repo: Repo) -> Blocked | None:
+    record = await to_thread.run_sync(read_record, repo)
+    git_dirs = await to_thread.run_sync(_git_dirs, repo)
+    held = [git_dir for git_dir in git_dirs if holds_lock(Checkout(path=git_dir, git_dir=git_dir))]
+    if record is None and not held:
+        return None
+    # drover was killed, its git perhaps not: nothing is decided while that one still writes.
+    await end_marked(_marker(repo), _GRACE_S)
+    if record is not None:
+        touched = await changes_between(await repo.objects_place(), record.old, record.new)
+        with anyio.fail_after(_SECTION_S, shield=True):
+            blocked = await settle(repo, record, touched, _marker(repo))
+        if blocked is not None:
+            return blocked
+    for git_dir in held:  # locked, but killed before anything was begun
+        release(Checkout(path=git_dir, git_dir=git_dir))
+    return None
+
+
+# ---------------------------------------------------------------- publishing
+
+
+async def _publish_once(repo: Repo, ref: str, new: str) -> Published | Blocked | Diverged | None:
+    """None: somebody moved the branch, or switched to it, at the same moment."""
+    old = (await repo.read_refs([ref]))[ref]
+    if old is None:
+        raise GitError(f"there is no branch {ref.removeprefix('refs/heads/')}", hint="was it renamed or removed?")
+    if await repo.is_ancestor(new, old):
+        return Published(old=old, new=old)
+    if not await repo.is_ancestor(old, new):
+        return Diverged(tip=old)
+    checkouts = await _list_checkouts(repo, ref)
+    if isinstance(checkouts, Blocked):
+        return checkouts
+    try:
+        if checkouts:
+            return await _move_with_checkouts(repo, Record(ref=ref, old=old, new=new, checkouts=checkouts))
+        return await _move_alone(repo, ref, old, new)
+    except RefMoved:
+        return None
+
+
+async def _move_alone(repo: Repo, ref: str, old: str, new: str) -> Published | None:
+    await _move_ref(repo, ref, old, new)
+    if not await _list_checkouts(repo, ref):
+        return Published(old=old, new=new)
+    # Somebody switched to the branch in that moment, to its old files: take the move back, and do it with them.
+    await _move_ref(repo, ref, new, old)
+    return None
+
+
+async def _move_ref(repo: Repo, ref: str, old: str, new: str) -> None:
+    # Both ends are on the disk, in the lane's history.
+    await repo.update_refs([RefChange(ref=ref, new=new, old=old)], since=(old, new), reason="drover: publish")
+
+
+async def _move_with_checkouts(repo: Repo, record: Record) -> Published | Blocked:
+    touched = await changes_between(await repo.objects_place(), record.old, record.new)
+    marker = _marker(repo)
+    # Looked at first without the locks: while it is blocked the operator is not disturbed by each new try.
+    for checkout in record.checkouts:
+        blocked = await look(repo, checkout, touched, record.old, marker)
+        await to_thread.run_sync(release, checkout)
+        if blocked is not None:
+            return blocked
+    with anyio.fail_after(_SECTION_S, shield=True):
+        blocked = await _lock_and_look(repo, record, touched, marker)
+        if blocked is None:
+            await to_thread.run_sync(write_record, repo, record)
+            blocked = await _carry_out(repo, record, touched, marker)
+    return blocked or Published(old=record.old, new=record.new)
+
+
+async def _lock_and_look(repo: Repo, record: Record, touched: list[Change], marker: str) -> Blocked | None:
+    """None with every checkout locked and free for the update; else none is locked."""
+    try:
+        blocked = await _look_locked(repo, record, touched, marker)
+    except (DroverError, OSError):
+        await to_thread.run_sync(_release_all, record)
+        raise
+    if blocked is not None:
+        await to_thread.run_sync(_release_all, record)
+    return blocked
+
+
+async def _look_locked(repo: Repo, record: Record, touched: list[Change], marker: str) -> Blocked | None:
+    for checkout in record.checkouts:
+        if not await to_thread.run_sync(take_lock, checkout):
+            return Blocked(why=f"another git is at work in {checkout.path} (index.lock is there)")
+        blocked = await look(repo, checkout, touched, record.old, marker)
+        if blocked is not None:
+            return blocked
+        if await read_head(repo, checkout) != record.ref:
+            return Blocked(why=f"{checkout.path} is being switched to another branch")
+    return None
+
+
+def _release_all(record: Record) -> None:
+    for checkout in record.checkouts:
+        release(checkout)
+
+
+async def _carry_out(repo: Repo, record: Record, touched: list[Change], marker: str) -> Blocked | None:
+    """All of the update, or none of it and why not. If even taking it back fails, the record stays for the next try."""
+    try:
+        for checkout in record.checkouts:
+            await write(repo, checkout, touched, record.old, record.new, marker)
+        await _move_ref(repo, record.ref, record.old, record.new)
+    except (DroverError, OSError) as error:
+        await settle(repo, record, touched, marker)
+        if isinstance(error, GitError) and any(sign in error.stderr for sign in _REFUSALS):
+            return Blocked(why=f"git will not update your checkout: {error.message}")
+        raise
+    return await settle(repo, record, touched, marker)
+
+
+# ---------------------------------------------------------------- who is on the branch
+
+
+async def _list_checkouts(repo: Repo, ref: str) -> tuple[Checkout, ...] | Blocked:
+    """Every checkout that is on the branch; Blocked when one is in the middle of something with it."""
+    on_branch = []
+    listing = await _read_worktrees(repo)
+    for git_dir in await to_thread.run_sync(_git_dirs, repo):
+        if operation_names(git_dir, ref):
+            where = listing[git_dir].path if git_dir in listing else git_dir
+            return Blocked(why=f"a rebase or bisect of {ref.removeprefix('refs/heads/')} is under way in {where}")
+        if git_dir not in listing or listing[git_dir].head != ref:
+            continue
+        path = listing[git_dir].path
+        if path.is_dir():
+            on_branch.append(Checkout(path=path, git_dir=git_dir))
+        elif (git_dir / "locked").exists():
+            return Blocked(why=f"the branch is checked out at {path}, which is away")
+    return tuple(on_branch)
+
+
+def _git_dirs(repo: Repo) -> list[Path]:
+    """git's own directory of every checkout, the main one first."""
+    linked = repo.git_dir / "worktrees"
+    return [repo.git_dir, *(sorted(path for path in linked.iterdir()) if linked.is_dir() else [])]
+
+
+class _Listed(NamedTuple):
+    path: Path
+    head: str | None  # the ref HEAD names
+
+
+async def _read_worktrees(repo: Repo) -> dict[Path, _Listed]:
+    """Every checkout by git's own directory for it. A bare repository with linked checkouts has no main one."""
+    by_path = {}
+    for git_dir in (await to_thread.run_sync(_git_dirs, repo))[1:]:
+        if (link := git_dir / "gitdir").is_file():
+            by_path[link.read_bytes().rstrip(b"\n").removesuffix(b"/.git")] = git_dir
+    found = {}
+    done = await repo.refs_place.git("worktree", "list", "--porcelain", "-z")
+    for number, block in enumerate(done.stdout.split(b"\0\0")):
+        fields = dict(line.partition(b" ")[::2] for line in block.split(b"\0"))
+        if b"worktree" not in fields or b"bare" in fields:
+            continue
+        git_dir = repo.git_dir if number == 0 else by_path.get(fields[b"worktree"], Path())
+        # With a git directory elsewhere git takes that directory for the main checkout.
+        path = repo.root if git_dir == repo.checkout_dir else Path(os.fsdecode(fields[b"worktree"]))
+        found[git_dir] = _Listed(path, os.fsdecode(fields[b"branch"]) if b"branch" in fields else None)
+    return found

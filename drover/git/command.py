@@ -1,0 +1,141 @@
+"""Runs git: which configuration, environment and limits it gets is decided here and nowhere else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from drover import process
+from drover.domain.errors import DiskFull, DroverError, GitError
+
+# Neutralised on every call. Programs whose names a configuration can choose freely (filters, textconv,
+# merge drivers) cannot be listed; they are kept out by never using a configuration others can write.
+SETTINGS = (
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "core.untrackedCache=false",
+    "core.pager=cat",
+    "core.editor=true",
+    "core.askPass=",
+    "core.sshCommand=false",
+    "core.quotePath=false",
+    "commit.gpgSign=false",
+    "tag.gpgSign=false",
+    "log.showSignature=false",
+    "diff.external=",
+    "protocol.allow=never",
+    "submodule.recurse=false",
+    "gc.auto=0",
+    "maintenance.auto=false",
+    "core.filesRefLockTimeout=2000",
+    "core.packedRefsTimeout=5000",
+)
+# For everything but the operator's own checkout: bytes are taken and given as they are.
+OURS = (*SETTINGS, "core.attributesFile=/dev/null", "core.autocrlf=false", "core.safecrlf=false")
+
+ALWAYS = {
+    "LC_ALL": "C",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_LITERAL_PATHSPECS": "1",
+    "GIT_PAGER": "cat",
+}
+_INHERITED = ("PATH", "HOME", "TMPDIR", "USER", "LOGNAME")
+_OPERATORS_GIT = ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM", "GIT_AUTHOR_", "GIT_COMMITTER_")
+_FULL = (b"No space left on device", b"Disk quota exceeded")
+LIMIT_BYTES = 512 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a git command works: its directory, and by ``env`` its repository, objects, index and files."""
+
+    cwd: Path
+    env: Mapping[str, str]
+    settings: tuple[str, ...] = OURS
+
+    def using(self, *settings: str, cwd: Path | None = None, **env: str | Path) -> Place:
+        """The same place with more settings (``key=value``) and more environment."""
+        return replace(
+            self,
+            cwd=cwd or self.cwd,
+            env={**self.env, **{name: os.fspath(value) for name, value in env.items()}},
+            settings=(*self.settings, *settings),
+        )
+
+    async def git(
+        self, *args: str, stdin: bytes | None = None, ok: tuple[int, ...] = (0,), timeout_s: float = 120.0
+    ) -> process.Finished:
+        """Run one git command to its end.
+
+        Raises GitError when its exit code is not in ``ok`` or ``timeout_s`` has passed, DiskFull when
+        that is why it failed.
+        """
+        options = [word for setting in self.settings for word in ("-c", setting)]
+        argv = ["git", "--no-pager", *options, *args]
+        try:
+            done = await process.run(
+                argv, cwd=self.cwd, env=self.env, stdin=stdin, timeout_s=timeout_s, limit_bytes=LIMIT_BYTES
+            )
+        except TimeoutError:
+            raise GitError(f"git {args[0]} did not end within {timeout_s:.0f} s", command=args) from None
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if not self.cwd.is_dir():
+                raise GitError(f"{self.cwd} is not there any more", command=args) from error
+            raise GitError("git is not installed", hint="install git 2.38 or newer", command=args) from error
+        if done.returncode not in ok:
+            raise _failure(args, done)
+        return done
+
+    async def line(self, *args: str, stdin: bytes | None = None, ok: tuple[int, ...] = (0,)) -> str:
+        """What one git command printed, without the newline at its end; undecodable bytes escaped."""
+        done = await self.git(*args, stdin=stdin, ok=ok)
+        return done.stdout.decode("utf-8", "backslashreplace").rstrip("\n")
+
+
+def our_environment() -> dict[str, str]:
+    """For calls that read no configuration but the one drover wrote or the repository's own."""
+    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    quiet = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_ATTR_NOSYSTEM": "1"}
+    return {**inherited, **ALWAYS, **quiet}
+
+
+def operator_environment() -> dict[str, str]:
+    """For calls that work as the operator would: with their own configuration, in their own checkout.
+
+    Without the variables that would point git at another repository, and without drover's secrets.
+    """
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("GIT_", "DROVER_")) or name.startswith(_OPERATORS_GIT)
+    }
+    return {**inherited, **ALWAYS}
+
+
+def split0(data: bytes) -> list[bytes]:
+    """The items of a ``-z`` output."""
+    return data.split(b"\0")[:-1] if data.endswith(b"\0") else [item for item in data.split(b"\0") if item]
+
+
+def join0(items: list[bytes]) -> bytes:
+    """Items as a ``-z`` input."""
+    return b"".join(item + b"\0" for item in items)
+
+
+def shown(path: bytes) -> str:
+    """A path as text; a byte that is not UTF-8 becomes ``\\xNN``, so that every path can be stored and compared."""
+    return path.decode("utf-8", "backslashreplace")
+
+
+def _failure(args: tuple[str, ...], done: process.Finished) -> DroverError:
+    text = done.stderr.decode("utf-8", "backslashreplace").strip()
+    if any(sign in done.stderr for sign in _FULL):
+        return DiskFull(f"git {args[0]}: no space left on the disk")
+    how = f"was ended by signal {-done.returncode}" if done.returncode < 0 else f"failed ({done.returncode})"
+    lines = [line for line in text.splitlines() if line.startswith(("fatal:", "error:"))] or text.splitlines()
+    message = f"git {args[0]} {how}" + (f": {lines[0]}" if lines else "")
+    return GitError(message, command=args, returncode=done.returncode, stderr=text)

@@ -1,0 +1,222 @@
+"""Takes what an attempt's directory holds as a tree, and makes the commit that says whose it is."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from anyio import to_thread
+
+from drover.domain.errors import GitError
+from drover.domain.models import Frozen
+from drover.git.changes import GITLINK, Change, changes_between, parse_raw
+from drover.git.command import Place, join0, shown, split0
+from drover.git.repo import Identity, Repo
+
+SUBJECT_LENGTH = 72
+TASK_TRAILER = "Drover-Task"
+ATTEMPT_TRAILER = "Drover-Attempt"
+
+_TASK_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+# C0 and C1 controls, line and paragraph separators, and the marks that turn the direction of text.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]+")
+_UNREADABLE = re.compile(rb"^fatal: Unable to process path (.*?)\n?\Z", re.MULTILINE | re.DOTALL)
+_CLOSED_DIRECTORY = re.compile(rb"^warning: could not open directory '(.*)': ", re.MULTILINE)
+_MOST_UNREADABLE = 50
+_NO_FILTER = (b"unspecified", b"unset", b"set")
+_SUBMODULE = "is a submodule, which drover leaves as it is"
+
+
+class TakenTree(Frozen):
+    """An attempt's directory as a tree. ``paths`` are those that differ from the base, in order.
+
+    ``refused`` says what could not be taken as it is, one "path: why" each. It is never empty when
+    something of the directory is missing from the tree, other than what is ignored.
+    """
+
+    tree: str
+    paths: tuple[str, ...]
+    refused: tuple[str, ...] = ()
+
+
+async def take_tree(repo: Repo, worktree: Path, *, base: str, scratch: Path) -> TakenTree:
+    """The directory's files, tracked by ``base`` or not ignored, as a tree in the repository's objects.
+
+    The directory's own ``.git`` has no part in it: nothing in it is read, whatever the agent
+    committed, staged or configured there. No filter runs. Symbolic links are taken as links.
+
+    ``scratch`` is a directory of the caller's that keeps an index between calls, which makes the
+    next one cheap; one call at a time may use it. The result does not depend on what is in it.
+
+    Raises GitError when the directory is gone or is a symbolic link.
+    """
+    worktree, scratch = await to_thread.run_sync(_prepare, worktree, scratch)
+    place = (await repo.objects_place()).using(cwd=worktree, GIT_WORK_TREE=worktree, GIT_INDEX_FILE=scratch / "index")
+    await _seed(place, base, scratch)
+    others, refused = await _list_others(repo, place)
+    changed = await _list_changed(place)
+    # A path below what is now a symbolic link counts as gone here; update-index would stop at it.
+    gone = [change.path for change in changed if change.is_gone]
+    await place.git("update-index", "-z", "--force-remove", "--stdin", stdin=join0(gone))
+    refused += await _add(place, [*(change.path for change in changed if not change.is_gone), *others])
+    tree = await place.line("write-tree")
+    changes = await changes_between(place, base, tree)
+    refused += await _find_left_out(repo, place, {path for path, _ in refused})
+    refused += await _find_filtered(repo, place, changes)
+    refused += [(change.path, _SUBMODULE) for change in changes if change.new_mode == GITLINK]
+    refused += await _find_in_submodules(repo, worktree, base)
+    return TakenTree(
+        tree=tree,
+        paths=tuple(shown(change.path) for change in changes),
+        refused=tuple(f"{shown(path)}: {why}" for path, why in sorted(set(refused))),
+    )
+
+
+def _prepare(worktree: Path, scratch: Path) -> tuple[Path, Path]:
+    """Both as absolute paths, the scratch directory ready."""
+    if worktree.is_symlink():
+        raise GitError(f"{worktree} has been replaced by a symbolic link")
+    scratch.mkdir(parents=True, exist_ok=True)
+    (scratch / "index.lock").unlink(missing_ok=True)  # of a git that was killed: the directory is the caller's alone
+    return worktree.absolute(), scratch.absolute()
+
+
+async def _seed(place: Place, base: str, scratch: Path) -> None:
+    """The index says what ``base`` says, and keeps what it knows of files that have not changed since."""
+    try:
+        await place.git("read-tree", "--reset", base)
+    except GitError:  # an index cut short by a power cut; it is only a cache
+        (scratch / "index").unlink(missing_ok=True)
+        await place.git("read-tree", base)
+    # Exit code 1: some files differ from the index, which is what we want to know.
+    await place.git("update-index", "-q", "--refresh", ok=(0, 1), timeout_s=600)
+
+
+async def _list_changed(place: Place) -> list[Change]:
+    """Tracked files that are not what the index says.
+
+    ``dirty`` keeps git from running ``git status`` inside of what the agent says is a submodule. The
+    empty directory of a submodule may get lost; it is only gone when ``.gitmodules`` changed too.
+    """
+    changed = parse_raw((await place.git("diff-files", "--raw", "-z", "--ignore-submodules=dirty")).stdout)
+    if any(change.path == b".gitmodules" for change in changed):
+        return changed
+    return [change for change in changed if not (change.is_gone and change.old_mode == GITLINK)]
+
+
+async def _list_others(repo: Repo, place: Place) -> tuple[list[bytes], list[tuple[bytes, str]]]:
+    """Files that are neither tracked nor ignored; and what of these cannot be taken."""
+    done = await place.git("ls-files", "--others", "-z", *await repo.exclude_options(), timeout_s=600)
+    paths = split0(done.stdout)
+    refused = [(path, "is a git repository of its own") for path in paths if path.endswith(b"/")]
+    closed = [(path, "cannot be read") for path in _CLOSED_DIRECTORY.findall(done.stderr)]
+    return [path for path in paths if not path.endswith(b"/")], refused + closed
+
+
+async def _add(place: Place, paths: list[bytes]) -> list[tuple[bytes, str]]:
+    """Put files into the index as they are now; those that cannot be read are left out and returned."""
+    left = dict.fromkeys(paths)
+    refused: list[tuple[bytes, str]] = []
+    while left:
+        argv = ("update-index", "-z", "--add", "--remove", "--replace", "--stdin")
+        done = await place.git(*argv, stdin=join0(list(left)), ok=(0, 128), timeout_s=600)
+        if done.returncode == 0:
+            break
+        unreadable = [path for path in _UNREADABLE.findall(done.stderr) if path in left]
+        refused += [(path, "cannot be read") for path in unreadable]
+        if not unreadable or len(refused) > _MOST_UNREADABLE:
+            text = shown(done.stderr).strip()
+            raise GitError(f"the files cannot be taken: {text.splitlines()[-1]}", stderr=text)
+        for path in unreadable:
+            left.pop(path, None)
+    return refused
+
+
+async def _find_left_out(repo: Repo, place: Place, known: set[bytes]) -> list[tuple[bytes, str]]:
+    """What is still not in the index: git silently ignores names that it could not check out everywhere."""
+    others, _ = await _list_others(repo, place)
+    return [(path, "is a name that git does not keep, or appeared just now") for path in others if path not in known]
+
+
+async def _find_filtered(repo: Repo, place: Place, changes: list[Change]) -> list[tuple[bytes, str]]:
+    """Changed files that belong to a content filter, such as LFS: their bytes are not what git should keep."""
+    known = {change.old for change in changes}
+    new = [change.path for change in changes if not change.is_gone and change.new not in known]
+    if not new:
+        return []
+    done = await place.git("check-attr", "-z", "--cached", "--stdin", "filter", stdin=join0(new))
+    items = split0(done.stdout)
+    drivers = await repo.filter_drivers() if any(value not in _NO_FILTER for value in items[2::3]) else frozenset()
+    return [
+        (path, f"is kept by the filter {shown(value)}, which drover does not run on an agent's files")
+        for path, value in zip(items[::3], items[2::3], strict=True)
+        if shown(value) in drivers
+    ]
+
+
+async def _find_in_submodules(repo: Repo, worktree: Path, base: str) -> list[tuple[bytes, str]]:
+    """Files put where a submodule belongs: git looks away from that whole directory."""
+    gitlinks = await repo.gitlinks(base)
+    return [(path, _SUBMODULE) for path in gitlinks if await to_thread.run_sync(_holds_files, worktree, path)]
+
+
+def _holds_files(worktree: Path, path: bytes) -> bool:
+    directory = worktree / os.fsdecode(path)
+    return directory.is_dir() and not directory.is_symlink() and any(directory.iterdir())
+
+
+async def make_commit(
+    repo: Repo, *, tree: str, parents: tuple[str, ...], message: str, identity: Identity, at_ms: int
+) -> str:
+    """The id of the commit. The same arguments make the same commit, so making it again is finding it.
+
+    It is in no ref yet and not forced to the disk: :meth:`Repo.update_refs` does both.
+    """
+    when = f"@{at_ms // 1000} +0000"
+    place = (await repo.objects_place()).using(
+        "i18n.commitEncoding=UTF-8",
+        GIT_AUTHOR_NAME=identity.name,
+        GIT_AUTHOR_EMAIL=identity.email,
+        GIT_AUTHOR_DATE=when,
+        GIT_COMMITTER_NAME=identity.name,
+        GIT_COMMITTER_EMAIL=identity.email,
+        GIT_COMMITTER_DATE=when,
+    )
+    options = [word for parent in parents for word in ("-p", parent)]
+    text = message.encode("utf-8", "replace")
+    return await place.line("commit-tree", tree, *options, "-F", "-", stdin=text)
+
+
+def task_message(title: str, task_id: str, attempt: int, *, body: str = "") -> str:
+    """A task's commit message: a subject from the title, and trailers that nothing in it can imitate.
+
+    The trailers are the last paragraph, which is the only one git reads trailers from.
+    """
+    if not _TASK_ID.match(task_id):
+        raise GitError(f"{task_id!r} cannot be the id of a task")
+    whole = _subject(title) or f"Task {task_id}"
+    subject = whole
+    if len(whole) > SUBJECT_LENGTH:
+        cut = whole[: SUBJECT_LENGTH - 1]
+        subject = (cut.rsplit(" ", 1)[0] if " " in cut[SUBJECT_LENGTH // 2 :] else cut).rstrip() + "…"
+    paragraphs = [subject, whole if subject != whole else "", _body(body)]
+    paragraphs.append(f"{TASK_TRAILER}: {task_id}\n{ATTEMPT_TRAILER}: {attempt}")
+    return "\n\n".join(paragraph for paragraph in paragraphs if paragraph) + "\n"
+
+
+def _subject(title: str) -> str:
+    """One line. "Task: " stands before what a later `git commit --amend` or `rebase` would take for an order."""
+    line = " ".join(_CONTROLS.sub(" ", title).split())
+    orders = ("#", "-", "fixup!", "squash!", "amend!")
+    return f"Task: {line}" if line.startswith(orders) else line
+
+
+def _body(text: str) -> str:
+    """Free text without control characters, comment lines or lines that look like drover's trailers."""
+    lines = []
+    for line in text.splitlines():
+        clean = _CONTROLS.sub(" ", line).rstrip()
+        imitates = clean.lstrip().lower().startswith((TASK_TRAILER.lower(), ATTEMPT_TRAILER.lower()))
+        lines.append(f"> {clean}" if imitates or clean.startswith("#") else clean)
+    return "\n".join(lines).strip()

@@ -1,0 +1,72 @@
+"""Forces to the disk what git leaves to the kernel.
+
+git fsyncs a ref's file and then renames it into place without an fsync of the directory, and by
+default does not fsync loose objects at all: after a power cut a ref may have gone back, or name an
+object that is empty. An object that exists already is never fsynced again by git, whoever wrote it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+_FULL_FSYNC = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: plain fsync leaves the data in the drive's cache
+
+
+def sync_path(path: Path) -> None:
+    """Force a regular file or a directory to the disk; one that has gone is left out."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            if _FULL_FSYNC is not None:
+                fcntl.fcntl(handle, _FULL_FSYNC)
+            else:
+                os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def sync_objects(objects: Path, oids: Iterable[str]) -> int:
+    """Force the loose ones of these objects, and their directories; how many there were.
+
+    Objects in packs are left out: git syncs a pack when it writes it.
+    """
+    directories = set()
+    count = 0
+    for oid in oids:
+        path = objects / oid[:2] / oid[2:]
+        if path.exists():
+            sync_path(path)
+            directories.add(path.parent)
+            count += 1
+    for directory in (*directories, *([objects] if directories else [])):
+        sync_path(directory)
+    return count
+
+
+def sync_refs(git_dir: Path, refs: Iterable[str]) -> None:
+    """Force the renames that moved these refs: every directory from a ref's own up to the repository."""
+    directories = {git_dir}
+    for ref in refs:
+        directories.update(git_dir / parent for parent in Path(ref).parents)
+    reftable = git_dir / "reftable"
+    for directory in sorted(directories | {reftable}, key=lambda path: len(path.parts), reverse=True):
+        sync_path(directory)
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Write a small file so that it is there wholly or not at all, also after a power cut."""
+    draft = path.with_name(path.name + ".new")
+    draft.write_text(text)
+    sync_path(draft)
+    draft.replace(path)
+    sync_path(path.parent)
+
+
+def remove_durably(path: Path) -> None:
+    """Remove a file so that it does not come back after a power cut."""
+    path.unlink(missing_ok=True)
+    sync_path(path.parent)

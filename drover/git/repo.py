@@ -1,0 +1,305 @@
+"""The operator's repository, which is the repository of record: its refs, its identity, its objects."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from anyio import Path as AsyncPath
+from anyio import to_thread
+
+from drover.domain.errors import GitError
+from drover.domain.ids import new_token
+from drover.domain.models import Frozen
+from drover.git.command import SETTINGS, Place, operator_environment, our_environment, shown, split0
+from drover.git.durable import sync_objects, sync_refs
+
+OLDEST_GIT = (2, 38)  # merge-tree --write-tree
+_IDENT = re.compile(r"^(.*) <([^<>]*)> \d+ [+-]\d{4}$")
+_BAD_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|$)|[./]$|^[/.-]")
+
+
+class Identity(Frozen):
+    """Who a commit is by."""
+
+    name: str
+    email: str
+
+
+class RefChange(Frozen):
+    """One ref's move. None stands for "no such ref": ``old=None`` creates, ``new=None`` deletes."""
+
+    ref: str
+    new: str | None
+    old: str | None
+
+
+class RefMoved(GitError):
+    """A ref was not where it had to be; nothing was changed."""
+
+    code = "ref_moved"
+
+    def __init__(self, ref: str, *, expected: str | None, found: str | None) -> None:
+        super().__init__(f"{ref} is at {(found or 'nothing')[:12]}, not at {(expected or 'nothing')[:12]}")
+        self.ref = ref
+        self.expected = expected
+        self.found = found
+
+
+class Repo:
+    """A repository with a checkout. Made by :meth:`find`; holds nothing open."""
+
+    def __init__(self, *, root: Path, git_dir: Path, checkout_dir: Path, object_format: str) -> None:
+        self.root = root  # top of the operator's checkout
+        self.git_dir = git_dir  # the common directory: objects, refs, configuration
+        self.checkout_dir = checkout_dir  # git's directory of this checkout: HEAD, index
+        self.object_format = object_format
+        self.state_dir = git_dir / "drover"  # drover's own files of this repository
+        self.objects_dir = git_dir / "objects"
+        self._identity: Identity | None = None
+        self._excludes: tuple[Path, ...] | None = None
+        self._filters: frozenset[str] | None = None
+        self._gitlinks: dict[str, tuple[bytes, ...]] = {}
+
+    @classmethod
+    async def find(cls, path: Path) -> Repo:
+        """The repository whose checkout holds ``path``. Raises GitError, with a hint, when there is none to use."""
+        if not await AsyncPath(path).is_dir():
+            raise GitError(f"{path} is not a directory")
+        place = Place(path, operator_environment(), SETTINGS)
+        await _check_version(place)
+        questions = ("--is-inside-work-tree", "--git-common-dir", "--absolute-git-dir", "--show-object-format")
+        done = await place.git("rev-parse", "--path-format=absolute", *questions, ok=(0, 128))
+        if done.returncode:
+            stderr = done.stderr.decode("utf-8", "replace").strip()
+            unsafe = "dubious ownership" in stderr
+            hint = stderr.splitlines()[-1].strip() if unsafe else "run `git init` here, or go to the repository"
+            raise GitError(f"{path} is not in a git repository", hint=hint, returncode=128, stderr=stderr)
+        inside, common, own, object_format = os.fsdecode(done.stdout).splitlines()
+        if inside != "true":
+            raise GitError(
+                f"{path} is not in a checkout: the repository is bare, or this is inside of .git",
+                hint="drover works in a checkout: `git clone` the repository and run drover there",
+            )
+        root = os.fsdecode((await place.git("rev-parse", "--show-toplevel")).stdout).rstrip("\n")
+        return cls(root=Path(root), git_dir=Path(common), checkout_dir=Path(own), object_format=object_format)
+
+    @property
+    def zero(self) -> str:
+        """The object id that stands for nothing."""
+        return "0" * (64 if self.object_format == "sha256" else 40)
+
+    # ------------------------------------------------------------ places
+
+    @property
+    def refs_place(self) -> Place:
+        """For reading and moving refs: the repository's own configuration, nobody's programs."""
+        return Place(self.git_dir, {**our_environment(), "GIT_DIR": str(self.git_dir)})
+
+    def operators_place(self, checkout: Path | None = None) -> Place:
+        """For work in the operator's own checkout, with the operator's configuration and filters.
+
+        Hooks stay off: they are written for a person's commands, may ask questions, and a landing is
+        none of these commands.
+        """
+        return Place(checkout or self.root, operator_environment(), SETTINGS)
+
+    async def objects_place(self) -> Place:
+        """For reading and making objects: the repository's objects under a configuration of drover's own.
+
+        Neither the operator's configuration (filters, merge drivers, textconv) nor attributes in the
+        trees have a say here. Only ``info/attributes`` of the operator does, which no commit can change.
+        """
+        control = self.state_dir / "control"
+        if not (control / "HEAD").is_file():
+            await self._make_control(control)
+        env = {**our_environment(), "GIT_DIR": str(control), "GIT_OBJECT_DIRECTORY": str(self.objects_dir)}
+        if (shallow := self.git_dir / "shallow").is_file():
+            env["GIT_SHALLOW_FILE"] = str(shallow)
+        place = Place(control, env)
+        attributes = self.git_dir / "info" / "attributes"
+        return place.using(f"core.attributesFile={attributes}") if attributes.is_file() else place
+
+    async def _make_control(self, control: Path) -> None:
+        """A repository without objects, refs, hooks or templates. Renamed into place: never half there."""
+        self.state_dir.mkdir(exist_ok=True)
+        draft = self.state_dir / f"control.{new_token()}"
+        place = Place(self.state_dir, our_environment())
+        await place.git(
+            "init", "-q", "--bare", "--template=", "-b", "drover", f"--object-format={self.object_format}", str(draft)
+        )
+        try:
+            draft.rename(control)
+        except OSError:  # another process was faster
+            shutil.rmtree(draft)
+            if not (control / "HEAD").is_file():
+                raise
+
+    # ------------------------------------------------------------ reading
+
+    async def head_branch(self) -> str | None:
+        """The branch checked out at ``root``, also when it has no commit yet; None when HEAD is detached."""
+        place = self.refs_place.using(GIT_DIR=self.checkout_dir)
+        ref = await place.line("symbolic-ref", "-q", "HEAD", ok=(0, 1))
+        return ref.removeprefix("refs/heads/") if ref.startswith("refs/heads/") else None
+
+    async def resolve(self, rev: str) -> str | None:
+        """The full id of the commit ``rev`` names; None when it names none."""
+        return await self._parse(f"{rev}^{{commit}}")
+
+    async def tree(self, rev: str) -> str:
+        """The id of a commit's (or tree's) tree. Raises GitError when there is none."""
+        oid = await self._parse(f"{rev}^{{tree}}")
+        if oid is None:
+            raise GitError(f"{rev} names no tree")
+        return oid
+
+    async def _parse(self, rev: str) -> str | None:
+        place = self.refs_place.using(GIT_DIR=self.checkout_dir)
+        oid = await place.line("rev-parse", "--verify", "-q", "--end-of-options", rev, ok=(0, 1, 128))
+        return oid or None
+
+    async def is_ancestor(self, ancestor: str, descendant: str) -> bool:
+        """Whether ``descendant`` contains ``ancestor``; a commit contains itself."""
+        done = await self.refs_place.git("merge-base", "--is-ancestor", ancestor, descendant, ok=(0, 1))
+        return done.returncode == 0
+
+    async def read_refs(self, refs: Collection[str]) -> dict[str, str | None]:
+        """Where each of these refs is; None for one that is not there."""
+        listing = await self.list_refs(*refs) if refs else {}
+        return {ref: listing.get(ref) for ref in refs}
+
+    async def list_refs(self, *patterns: str) -> dict[str, str]:
+        """Every ref that is one of ``patterns`` or below it, ordered by name."""
+        place = self.refs_place
+        text = await place.line("for-each-ref", "--format=%(objectname) %(refname)", *patterns)
+        return {ref: oid for oid, ref in (line.split(" ", 1) for line in text.splitlines())}
+
+    async def identity(self) -> Identity:
+        """The operator's, from their own configuration. Raises GitError with a hint when it is not set."""
+        if self._identity is None:
+            place = self.operators_place().using("user.useConfigOnly=true")
+            text = await place.line("var", "GIT_COMMITTER_IDENT", ok=(0, 128))
+            match = _IDENT.match(text)
+            if match is None or not match[1]:
+                hint = 'git config user.name "Your Name" and git config user.email you@example.org'
+                raise GitError("git does not know whose commits these will be", hint=hint)
+            self._identity = Identity(name=match[1], email=match[2])
+        return self._identity
+
+    async def exclude_options(self) -> tuple[str, ...]:
+        """``ls-files`` options for what this operator ignores: in-tree, ``info/exclude`` and their own file."""
+        if self._excludes is None:
+            place = self.operators_place()
+            own = await place.line("config", "--type=path", "--get", "core.excludesFile", ok=(0, 1))
+            config_home = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+            self._excludes = (self.git_dir / "info" / "exclude", Path(own or f"{config_home}/git/ignore"))
+        files = (f"--exclude-from={path}" for path in self._excludes if path.is_file())
+        return ("--exclude-per-directory=.gitignore", *files)
+
+    async def filter_drivers(self) -> frozenset[str]:
+        """The names of the content filters the operator has configured, and ``lfs``, which a repository implies."""
+        if self._filters is None:
+            pattern = r"^filter\..*\.(clean|smudge|process)$"
+            text = await self.operators_place().line("config", "--name-only", "--get-regexp", pattern, ok=(0, 1))
+            names = (line.split(".", 1)[1].rsplit(".", 1)[0] for line in text.splitlines())
+            self._filters = frozenset({*names, "lfs"})
+        return self._filters
+
+    async def gitlinks(self, base: str) -> tuple[bytes, ...]:
+        """Where a commit has submodules."""
+        if base not in self._gitlinks:
+            done = await (await self.objects_place()).git("ls-tree", "-r", "-z", "--full-tree", base)
+            entries = (entry.split(b"\t", 1) for entry in split0(done.stdout))
+            self._gitlinks = {base: tuple(path for head, path in entries if head.startswith(b"160000"))}
+        return self._gitlinks[base]
+
+    # ------------------------------------------------------------ moving refs
+
+    async def update_refs(
+        self,
+        changes: Sequence[RefChange],
+        *,
+        verify: Mapping[str, str] | None = None,
+        durable: bool = True,
+        since: Sequence[str] = (),
+        reason: str = "drover",
+    ) -> None:
+        """Move refs in one transaction, each by compare-and-swap; ``verify`` names refs that have to stay.
+
+        With ``durable`` it returns when the new values, and the objects they name that neither the
+        old values nor ``since`` reach, would survive a power cut; without any of those, only the
+        named objects themselves. ``reason`` goes into the reflogs.
+
+        The transaction is not atomic against a kill between two of its renames: several refs in one
+        call are a check, not a proof that all or none moved.
+
+        Raises RefMoved when a ref was elsewhere (nothing moved), GitError when one is locked.
+        """
+        verify = verify or {}
+        for ref in (*(change.ref for change in changes), *verify):
+            check_ref(ref)
+        if durable:
+            await self._sync_new_objects(changes, since)
+        place = self.refs_place.using(*(["core.fsync=all"] if durable else []))
+        done = await place.git(
+            "update-ref", "-m", reason, "--stdin", "-z", stdin=self._transaction(changes, verify), ok=(0, 128)
+        )
+        if done.returncode:
+            await self._explain_refusal(changes, verify, done.stderr)
+        if durable:
+            await self.sync_refs([change.ref for change in changes])
+
+    async def sync_refs(self, refs: Sequence[str]) -> None:
+        """Force to the disk where these refs are now, for a move that may have been made by a call that was killed."""
+        await to_thread.run_sync(sync_refs, self.git_dir, refs)
+
+    def _transaction(self, changes: Sequence[RefChange], verify: Mapping[str, str]) -> bytes:
+        lines = ["start"]
+        lines += [f"verify {ref}\0{oid}" for ref, oid in verify.items()]
+        for change in changes:
+            if change.new is None:
+                lines.append(f"delete {change.ref}\0{change.old or self.zero}")
+            else:
+                lines.append(f"update {change.ref}\0{change.new}\0{change.old or self.zero}")
+        return "".join(line + "\0" for line in (*lines, "prepare", "commit")).encode()
+
+    async def _sync_new_objects(self, changes: Sequence[RefChange], since: Sequence[str]) -> None:
+        new = [change.new for change in changes if change.new not in (None, *since)]
+        known = [*since, *(change.old for change in changes if change.old not in (None, self.zero))]
+        oids = [str(oid) for oid in new]
+        if oids and known:
+            revs = "".join([*(f"{oid}\n" for oid in oids), *(f"^{oid}\n" for oid in known)])
+            place = await self.objects_place()
+            text = await place.line("rev-list", "--objects", "--no-object-names", "--stdin", stdin=revs.encode())
+            oids = text.split()
+        if oids:
+            await to_thread.run_sync(partial(sync_objects, self.objects_dir, oids))
+
+    async def _explain_refusal(self, changes: Sequence[RefChange], verify: Mapping[str, str], stderr: bytes) -> None:
+        expected = {**verify, **{change.ref: change.old for change in changes}}
+        found = await self.read_refs(list(expected))
+        for ref, oid in expected.items():
+            if found[ref] != (None if oid == self.zero else oid):
+                raise RefMoved(ref, expected=oid, found=found[ref])
+        text = shown(stderr).strip()
+        hint = "another git is at work, or one was killed: `drover doctor` looks" if ".lock'" in text else None
+        raise GitError(f"the refs were not moved: {text.splitlines()[0]}", hint=hint, returncode=128, stderr=text)
+
+
+def check_ref(name: str) -> str:
+    """``name`` when git can use it as (part of) a ref's name. Raises GitError otherwise."""
+    if not name or _BAD_REF.search(name) or name == "@":
+        raise GitError(f"{name!r} cannot be the name of a ref")
+    return name
+
+
+async def _check_version(place: Place) -> None:
+    text = await place.line("version")
+    match = re.search(r"(\d+)\.(\d+)", text)
+    if match is None or (int(match[1]), int(match[2])) < OLDEST_GIT:
+        raise GitError(f"{text} is too old", hint="drover needs git 2.38 or newer")

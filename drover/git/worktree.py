@@ -1,0 +1,224 @@
+"""Private clones: one directory for one attempt, with a ``.git`` that belongs to nobody else.
+
+A clone borrows the repository's objects and has none of its configuration, hooks, refs or stash, and
+no remote: what is done in it by habit (``git push``, ``git gc``, ``git config``) stays in it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from anyio import to_thread
+
+from drover.domain.errors import GitError
+from drover.domain.ids import new_token
+from drover.git.command import Place, our_environment, split0
+from drover.git.repo import Identity, Repo
+
+_MAKING = re.compile(r"^\.(.+)\.(making|removing)-[a-z0-9]+$")
+_PASSES = 8  # over a directory that something still writes into while it is being removed
+_CHECKOUT_S = 1800.0
+
+
+async def ensure_worktree(
+    repo: Repo, path: Path, base: str, *, tree: str | None = None, branch: str | None = None
+) -> bool:
+    """A private clone at ``path`` with ``base`` checked out; True when it was there already.
+
+    One that is there keeps every file; only a ``.git`` that has gone is made anew, for without it
+    the agent's git would find the operator's repository above. Otherwise HEAD is at ``base`` on
+    ``branch`` (default ``drover/<name of the directory>``), the index says ``base``, and the files
+    are ``tree`` where it is given. It is built beside its place and renamed into it: what is found
+    is whole.
+    """
+    if await to_thread.run_sync(_is_whole, path):
+        return True
+    draft = await to_thread.run_sync(_open_draft, path)
+    place = await _make_git_dir(repo, draft, branch or f"drover/{path.name}", base)
+    if await to_thread.run_sync(_has_files, path):
+        await place.git("read-tree", base)
+        await to_thread.run_sync(_put_git_dir, draft, path)
+        return True
+    workers = f"checkout.workers={min(4, os.cpu_count() or 1)}"
+    await place.using(workers).git("read-tree", "--reset", "-u", tree or base, timeout_s=_CHECKOUT_S)
+    if tree is not None:
+        await place.git("read-tree", "--reset", base)
+    await to_thread.run_sync(draft.rename, path)
+    return False
+
+
+async def rebase_worktree(repo: Repo, path: Path, base: str, *, tree: str | None = None) -> None:
+    """Bring a clone onto a new base: HEAD and index say ``base``, the files are ``tree`` (default ``base``) exactly.
+
+    Files that are in neither are removed, ignored ones and git repositories inside stay. Whatever is
+    not in a commit is lost: save a snapshot first. The clone gets a new ``.git``, because the old one
+    is the agent's and not to be trusted with a command; the agent's own local commits go with it.
+    """
+    if not await to_thread.run_sync(_has_files, path):
+        raise GitError(f"there is no worktree at {path}")
+    draft = await to_thread.run_sync(_open_draft, path)
+    place = await _make_git_dir(repo, draft, f"drover/{path.name}", base)
+    place = place.using(cwd=path, GIT_WORK_TREE=draft.with_name(path.name))
+    wanted = tree or base
+    await place.git("read-tree", wanted)
+    await place.git("update-index", "-q", "--refresh", ok=(0, 1), timeout_s=_CHECKOUT_S)
+    await place.git("read-tree", "--reset", "-u", wanted, timeout_s=_CHECKOUT_S)
+    done = await place.git("ls-files", "--others", "-z", *await repo.exclude_options())
+    others = [os.fsdecode(name) for name in split0(done.stdout) if not name.endswith(b"/")]
+    await to_thread.run_sync(_remove_files, path, others)
+    if wanted != base:
+        await place.git("read-tree", "--reset", base)
+    await to_thread.run_sync(_put_git_dir, draft, path)
+
+
+async def remove_worktree(path: Path) -> None:
+    """Remove the directory and everything in it, links as links; nothing happens when it is not there.
+
+    It is moved aside first: a crash leaves no half of it under its name.
+    """
+    await to_thread.run_sync(_remove_aside, path)
+
+
+def list_worktrees(directory: Path) -> tuple[Path, ...]:
+    """The worktrees in a directory, by name."""
+    if not directory.is_dir():
+        return ()
+    return tuple(sorted(path for path in directory.iterdir() if path.is_dir() and not path.name.startswith(".")))
+
+
+async def clear_leftovers(directory: Path) -> int:
+    """Remove what killed calls have left beside the worktrees; how many. Only while nobody makes or removes one."""
+    return await to_thread.run_sync(_clear_leftovers, directory)
+
+
+# ---------------------------------------------------------------- making
+
+
+async def _make_git_dir(repo: Repo, draft: Path, branch: str, base: str) -> Place:
+    """A clone without files in ``draft``, HEAD on ``branch`` at ``base``."""
+    place = Place(draft, our_environment())
+    await place.git("init", "-q", "--template=", "-b", branch, f"--object-format={repo.object_format}", str(draft))
+    identity = await repo.identity()
+    await to_thread.run_sync(partial(_furnish, repo, draft / ".git", identity))
+    place = place.using(GIT_DIR=draft / ".git", GIT_WORK_TREE=draft)
+    await place.git("update-ref", "-m", "drover: base of this attempt", f"refs/heads/{branch}", base)
+    attributes = repo.git_dir / "info" / "attributes"
+    return place.using(f"core.attributesFile={attributes}")
+
+
+def _furnish(repo: Repo, git_dir: Path, identity: Identity) -> None:
+    (git_dir / "objects" / "info").mkdir(exist_ok=True)
+    (git_dir / "objects" / "info" / "alternates").write_text(f"{repo.objects_dir}\n")
+    info = git_dir / "info"
+    info.mkdir(exist_ok=True)
+    for source in (repo.git_dir / "shallow", repo.git_dir / "info" / "exclude", repo.git_dir / "info" / "attributes"):
+        if source.is_file():
+            shutil.copyfile(source, git_dir / source.relative_to(repo.git_dir))
+    # The agent commits as the operator, without their signing key, which may ask for a passphrase.
+    with (git_dir / "config").open("a") as config:
+        config.write(
+            f"[user]\n\tname = {_quoted(identity.name)}\n\temail = {_quoted(identity.email)}\n"
+            "[commit]\n\tgpgSign = false\n[tag]\n\tgpgSign = false\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n"
+        )
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ") + '"'
+
+
+def _open_draft(path: Path) -> Path:
+    """A fresh directory beside ``path``; drafts of calls that were killed go."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in _leftovers(path.parent, path.name):
+        _remove_tree(leftover)
+    draft = path.absolute().with_name(f".{path.name}.making-{new_token()}")
+    draft.mkdir()
+    return draft
+
+
+def _is_whole(path: Path) -> bool:
+    if path.is_symlink():
+        raise GitError(f"{path} has been replaced by a symbolic link", hint="remove the link")
+    return (path / ".git").exists() and _has_files(path)
+
+
+def _has_files(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink() and any(path.iterdir())
+
+
+def _put_git_dir(draft: Path, path: Path) -> None:
+    """Replace the ``.git`` of ``path`` by the draft's. A kill in between leaves none, which ensure_worktree mends."""
+    old = path / ".git"
+    if old.is_symlink() or old.exists():
+        old.rename(draft / "old")
+    (draft / ".git").rename(old)
+    _remove_tree(draft)
+
+
+# ---------------------------------------------------------------- removing
+
+
+def _remove_files(top: Path, names: list[str]) -> None:
+    """Remove files below ``top``, and directories that this leaves empty."""
+    for name in names:
+        path = top / name
+        path.unlink(missing_ok=True)
+        for parent in path.parents:
+            if parent == top:
+                break
+            with suppress(OSError):  # not empty
+                parent.rmdir()
+
+
+def _remove_aside(path: Path) -> None:
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+        return
+    aside = path.absolute().with_name(f".{path.name}.removing-{new_token()}")
+    with suppress(FileNotFoundError):
+        path.rename(aside)
+        _remove_tree(aside)
+    for leftover in _leftovers(path.parent, path.name):
+        _remove_tree(leftover)
+
+
+def _leftovers(directory: Path, name: str | None = None) -> list[Path]:
+    if not directory.is_dir():
+        return []
+    matches = ((path, _MAKING.match(path.name)) for path in directory.iterdir())
+    return [path for path, match in matches if match and name in (None, match[1])]
+
+
+def _clear_leftovers(directory: Path) -> int:
+    leftovers = _leftovers(directory)
+    for leftover in leftovers:
+        _remove_tree(leftover)
+    return len(leftovers)
+
+
+def _remove_tree(path: Path) -> None:
+    """Remove a tree that may hold read-only directories and may still be written into."""
+    for _ in range(_PASSES):
+        if sys.version_info >= (3, 12):
+            shutil.rmtree(path, onexc=_open_up)
+        else:
+            shutil.rmtree(path, onerror=_open_up)
+        if not path.exists():
+            return
+    shutil.rmtree(path)  # says what is in the way
+
+
+def _open_up(_function: Callable[..., object], name: str, _error: object) -> None:
+    """Make a directory that refused writable for the next pass. Never touches what a link points to."""
+    for path in (Path(name), Path(name).parent):
+        with suppress(OSError):
+            if stat.S_ISDIR(path.lstat().st_mode):
+                path.chmod(stat.S_IRWXU)
