@@ -11,6 +11,7 @@ from drover.agents import registry
 from drover.app.readings import Check
 from drover.domain.errors import DroverError
 from drover.engine import reaper
+from drover.git.limits import find_limits
 from drover.process import end_marked, find_marked, is_alive
 
 if TYPE_CHECKING:
@@ -36,10 +37,10 @@ async def examine(drover: Drover, *, fix: bool) -> list[Check]:
 
 async def _git(drover: Drover, fix: bool) -> AsyncIterator[Check]:
     tools = await drover.tools()
-    version = await tools.repo.git_version()
-    yield Check(name="git", level="ok", message=f"git {version}; commits are by {tools.identity.name}")
-    for problem in await tools.repo.unsupported():
-        yield Check(name="repository", level="warning", message=problem)
+    yield Check(name="git", level="ok", message=f"git can be used; commits are by {tools.identity.name}")
+    for limit in await find_limits(tools.repo):
+        level = "problem" if limit.refused else "warning"
+        yield Check.model_validate({"name": "repository", "level": level, "message": f"{limit.what}: {limit.why}"})
     target = drover.settings.project.target
     if target is None or await tools.repo.resolve(f"refs/heads/{target}") is None:
         yield Check(

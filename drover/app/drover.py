@@ -184,7 +184,7 @@ class Drover:
         """Change what is given of a task that is not running."""
         if agent is not None:
             registry.find(agent)
-        changes: dict[str, str | int | tuple[str, ...] | None] = {
+        changes: dict[str, str | int | float | tuple[str, ...] | None] = {
             "title": title,
             "description": description,
             "priority": priority,
@@ -198,6 +198,7 @@ class Drover:
             "type": type,
             "labels": tuple(labels) if labels is not None else None,
         }
+        given: dict[str, str | int | float | tuple[str, ...] | None]
         given = {name: value for name, value in changes.items() if value is not None}
         return await self.store.tasks.edit(id, given, operator=await self._operator())
 
@@ -251,7 +252,7 @@ class Drover:
         began = time.monotonic()
         before = await self.store.events.last_seq()
         run = await self._asked(workers, epic, tasks, target)
-        tools = await self._tools(run, stop)
+        tools = await self.tools(run_id=run.id, stop=stop, target=run.target)
         crew_workers = _workers_of(run, tools.host)
         kept = (await self.store.tasks.counts(run.epic_id))[Status.COMPLETED]
         async with only_one_at_a_time(self.places.state / "start.lock"):
@@ -398,10 +399,6 @@ class Drover:
             type, path=table.path, args=table.args, model=table.model, permissions=table.permissions,
             env=table.env, set=dict(table.set),
         )  # fmt: skip
-
-    async def _tools(self, run: Run, stop: Stop) -> Tools:
-        tools = await self.tools(run_id=run.id, stop=stop, target=run.target)
-        return tools
 
     async def _asked(self, workers: int | None, epic: str | None, tasks: Sequence[str], target: str | None) -> Run:
         identity = current_identity()

@@ -8,6 +8,7 @@ from pathlib import Path
 from drover.domain.errors import GitError
 from drover.domain.ids import new_token
 from drover.domain.models import Frozen
+from drover.git.limits import find_limits
 from drover.git.repo import Repo
 from drover.settings import Project, load, write_project_file
 from drover.store import open_store
@@ -38,6 +39,10 @@ async def init(path: Path) -> Initialised:
             f"{repo.root} has a detached HEAD; drover lands work on a branch",
             hint="git switch BRANCH, then drover init",
         )
+    limits = await find_limits(repo)
+    for limit in limits:
+        if limit.refused:
+            raise GitError(f"drover cannot work in {repo.root}: {limit.what}", hint=limit.why)
     project = Project(root=repo.root)
     created = not project.state_dir.is_dir()
     for directory in (project.state_dir, project.state_dir / "worktrees", project.state_dir / "logs"):
@@ -50,7 +55,7 @@ async def init(path: Path) -> Initialised:
     target = settings.project.target or branch
     async with open_store(project.database_url):
         pass  # opened, so made and migrated
-    notes = await repo.unsupported()
+    notes = [f"{limit.what}: {limit.why}" for limit in limits]
     if target != branch:
         notes = [*notes, f"work lands on {target}, as .drover.toml says; {branch} is checked out"]
     return Initialised(project=project, created=created, target=target, notes=tuple(notes))

@@ -122,9 +122,9 @@ async def _found(tools: Tools, claim: Claim, lane_tip: str, commit: Commit) -> L
     """The landing of this generation of the task, if the lane has it: by the ledger's intents, then by trailers."""
     branch, task = lane.target_of(tools), claim.task
     for row in await tools.store.landings.of_task(task.id):
-        if row.attempt >= task.first_attempt and row.target == branch and await tools.repo.resolve(row.commit):
-            if await tools.repo.is_ancestor(row.commit, lane_tip) and row.commit != row.old:
-                return Landed(commit=row.commit, tree=row.tree, parent=row.old, target=branch, found=True)
+        mine = row.attempt >= task.first_attempt and row.target == branch
+        if mine and await tools.repo.resolve(row.commit) and await tools.repo.is_ancestor(row.commit, lane_tip):
+            return Landed(commit=row.commit, tree=row.tree, parent=row.old, target=branch, found=True)
     known = await find_landed(
         tools.repo, tip=lane_tip, since=commit.base, task_id=task.id, first_attempt=task.first_attempt
     )

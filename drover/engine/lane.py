@@ -16,7 +16,9 @@ from drover.domain.models import Landed, Published
 from drover.engine.gate import only_one_at_a_time
 from drover.engine.tools import Tools
 from drover.git import checkout
-from drover.git.landing import Conflicted, lane_ref
+from drover.git.landing import Conflicted, branch_ref, lane_ref
+from drover.git.overlap import Blocked
+from drover.git.repo import RefChange
 
 
 def target_of(tools: Tools) -> str:
@@ -48,11 +50,11 @@ async def _publish(tools: Tools, landed: Landed | None) -> Published:
         blocked = f"your commits on {branch} conflict with what landed in {', '.join(lane.conflicts[:8])}"
     else:
         outcome = await checkout.publish(tools.repo, branch=branch, new=lane.tip)
-        if isinstance(outcome, checkout.Blocked):
+        if isinstance(outcome, Blocked):
             blocked = outcome.why
     if blocked:
         await tools.store.landings.describe_wait([w.task_id for w in waiting], blocked)
-    reached = await tools.repo.resolve(f"refs/heads/{branch}")
+    reached = await tools.repo.resolve(branch_ref(branch))
     done = [w for w in waiting if reached and await tools.repo.is_ancestor(w.commit, reached)]
     if done:
         await tools.store.landings.published(done, branch)
@@ -67,13 +69,21 @@ class Lane(NamedTuple):
 
 
 async def absorbed(tools: Tools) -> Lane:
-    """The lane as it is with the operator's commits in it. Call it in one's turn."""
+    """The lane as it is with the operator's commits in it; made at the target's tip at first. Call it in one's turn."""
     branch = target_of(tools)
-    found = await checkout.absorb(tools.repo, branch=branch, identity=tools.identity, at_ms=tools.clock.now())
-    if isinstance(found, Conflicted):
-        lane_tip = await tools.repo.resolve(lane_ref(branch))
-        return Lane(lane_tip or "", found.paths)
-    return Lane(found)
+    lane_tip = await tools.repo.resolve(lane_ref(branch)) or await _make_lane(tools, branch)
+    found = await checkout.absorb(
+        tools.repo, branch=branch, lane_tip=lane_tip, identity=tools.identity, at_ms=tools.clock.now()
+    )
+    return Lane(lane_tip, found.paths) if isinstance(found, Conflicted) else Lane(found.tip)
+
+
+async def _make_lane(tools: Tools, branch: str) -> str:
+    tip = await tools.repo.resolve(branch_ref(branch))
+    if tip is None:
+        raise GitError(f"there is no branch {branch}", hint="set [project] target in .drover.toml to one there is")
+    await tools.repo.update_refs([RefChange(ref=lane_ref(branch), new=tip, old=None)], since=(tip,))
+    return tip
 
 
 @asynccontextmanager

@@ -87,7 +87,8 @@ def _last_error(task: Task) -> str:
         return ""
     what = {
         Outcome.VERIFY: "The tests failed on your work merged with the target branch",
-        Outcome.NO_CHANGE: "You ended without changing any file. If nothing has to be changed, say so and why; otherwise make the change",
+        Outcome.NO_CHANGE: "You ended without changing any file. If nothing has to be changed, say so and why; "
+        "otherwise make the change",
         Outcome.TIMEOUT: "You ran out of time",
         Outcome.STALLED: "You showed no sign of life for too long and were stopped",
     }.get(Outcome(error.error_class), "The last attempt failed")

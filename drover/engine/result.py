@@ -23,7 +23,7 @@ async def take(run: Run, tree: Worktree, report: AgentReport) -> Commit:
         raise AttemptFailed(
             Outcome.REFUSED,
             "the result holds what cannot land: " + ", ".join(taken.refused[:10]),
-            advice=f"look at it with: cd $(drover edit {task.id}); remove the nested repository, then drover retry {task.id}",
+            advice=f"put it right in $(drover edit {task.id}), then: drover retry {task.id}",
         )
     if not taken.paths and not task.allow_no_change:
         raise AttemptFailed(

@@ -62,7 +62,7 @@ async def _carried_work(run: Run, path: Path) -> str | None:
     under_way = _read_carry(tools.places.carry(task.id), task.attempt)
     if under_way is not None:
         return under_way
-    if path.exists():
+    if path.is_dir():
         snapshot = await save(tools, run.claim)
         if snapshot is not None:
             return snapshot
@@ -84,7 +84,7 @@ async def _carry(run: Run, path: Path, base: str, work: str) -> tuple[str, ...]:
     merged = await merge_trees(tools.repo, ours=base, theirs=work)
     conflicts = merged.paths if isinstance(merged, Conflicted) else ()
     _write_carry(tools.places.carry(task.id), task.attempt, work)
-    if path.exists():
+    if path.is_dir():
         await rebase_worktree(tools.repo, path, base, tree=merged.tree)
     else:
         await ensure_worktree(tools.repo, path, base, tree=merged.tree)
@@ -98,7 +98,7 @@ async def save(tools: Tools, claim: Claim, *, attempt: int | None = None) -> str
     """
     task = claim.task
     path = tools.places.worktree(task.id)
-    if not path.exists():
+    if not path.is_dir():
         return None
     base = await _base_of(tools, claim)
     if base is None:
