@@ -33,7 +33,14 @@ SETTINGS = (
     "core.packedRefsTimeout=5000",
 )
 # For everything but the operator's own checkout: bytes are taken and given as they are.
-OURS = (*SETTINGS, "core.attributesFile=/dev/null", "core.autocrlf=false", "core.safecrlf=false")
+OURS = (
+    *SETTINGS,
+    "core.attributesFile=/dev/null",
+    "core.autocrlf=false",
+    "core.safecrlf=false",
+    "core.protectHFS=true",  # what lands here is checked out on other systems too
+    "core.protectNTFS=true",
+)
 
 ALWAYS = {
     "LC_ALL": "C",
