@@ -134,7 +134,8 @@ class AttemptFailed(DroverError):
 
     code = "attempt_failed"
 
-    def __init__(self, error_class: str, message: str, *, advice: str = "") -> None:
+    def __init__(self, error_class: str, message: str, *, advice: str = "", overtaken: bool = False) -> None:
         super().__init__(message, hint=advice or None)
+        self.overtaken = overtaken  # of a conflict: the agent had resolved one, and others landed meanwhile
         self.error_class = error_class
         self.advice = advice

@@ -68,7 +68,7 @@ class Retry(Frozen):
     message: str
     advice: str = ""
     until: int
-    counts: bool = True  # whether it uses up an attempt
+    charge: Literal["attempt", "conflict", "nothing"] = "attempt"  # what of the task's budgets it uses up
 
 
 class Failed(Frozen):
@@ -119,9 +119,11 @@ def judge(
     if isinstance(error, AttemptFailed):
         outcome = Outcome(error.error_class)
         if outcome is Outcome.CONFLICT:
-            if conflicts + 1 > conflict_attempts:
+            # A resolution that others overtook is nobody's fault, and each overtaking is somebody's landing.
+            if not error.overtaken and conflicts + 1 > conflict_attempts:
                 return Failed(error_class=outcome, message=error.message, advice=error.advice)
-            return Retry(error_class=outcome, message=error.message, advice=error.advice, until=now, counts=False)
+            charge: Literal["conflict", "nothing"] = "nothing" if error.overtaken else "conflict"
+            return Retry(error_class=outcome, message=error.message, advice=error.advice, until=now, charge=charge)
         if outcome in HOPELESS or failures + 1 >= max_attempts:
             return Failed(error_class=outcome, message=error.message, advice=error.advice)
         until = now + backoff_ms(failures + 1, rng)

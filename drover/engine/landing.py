@@ -12,7 +12,7 @@ from drover.domain.models import Claim, Commit, Landed, Landing, Proof
 from drover.engine import lane, trial
 from drover.engine.steps import Run
 from drover.engine.tools import Tools
-from drover.engine.workplace import conflict_error
+from drover.engine.workplace import conflict
 from drover.git.commit import make_commit, task_message
 from drover.git.landing import (
     Conflicted,
@@ -33,6 +33,7 @@ MOVES_WAITED_OUT = 100  # how often others may win the swap before a landing is 
 async def land(run: Run, commit: Commit, proof: Proof) -> Landed:
     """Bring the commit into the lane exactly once; found when it is there already."""
     tools = run.tools
+    await tools.reservations.wait_turn(run.claim.task_id, commit.paths)
     for _ in range(MOVES_WAITED_OUT):
         async with lane.turn(tools):
             landed = await _land_once(run, commit, proof)
@@ -91,7 +92,7 @@ async def _land_once(run: Run, commit: Commit, proof: Proof) -> Landed | None:
         return await _record(run, Landed(commit=old, tree=tree, parent=old, target=branch, empty=True))
     merged = await merge_trees(tools.repo, ours=old, theirs=commit.oid)
     if isinstance(merged, Conflicted):
-        raise conflict_error(merged.paths, task.id)
+        raise conflict(run, merged.paths)
     await trial.insist(run, merged.tree, old, proof)
     new = await make_commit(
         tools.repo,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from anyio import to_thread
+
 from drover.domain.errors import AttemptFailed
 from drover.domain.models import AgentReport, Commit, Worktree
 from drover.domain.verdicts import Outcome
@@ -31,6 +33,12 @@ async def take(run: Run, tree: Worktree, report: AgentReport) -> Commit:
             "the agent ended well and changed nothing",
             advice="say more exactly what is to be changed, or add the task with --allow-no-change",
         )
+    if left := await to_thread.run_sync(_with_markers, Path(tree.path), tree.conflicts):
+        raise AttemptFailed(
+            Outcome.CONFLICT,
+            f"conflict markers were left in {', '.join(left)}",
+            advice=f"resolve them in $(drover edit {task.id}), then: drover retry {task.id}",
+        )
     oid = await make_commit(
         tools.repo,
         tree=taken.tree,
@@ -49,3 +57,17 @@ async def take(run: Run, tree: Worktree, report: AgentReport) -> Commit:
         paths=paths[:PATHS_KEPT],
         more_paths=max(0, len(paths) - PATHS_KEPT),
     )
+
+
+def _with_markers(root: Path, conflicted: tuple[str, ...]) -> list[str]:
+    """Of the files that were handed over with conflict markers, those that still hold them."""
+    found = []
+    for name in conflicted:
+        path = root / name
+        if path.is_symlink() or not path.is_file():
+            continue
+        with path.open("rb") as file:
+            lines = {line[:8] for line in file}
+        if lines & {b"<<<<<<< ", b">>>>>>> "}:
+            found.append(name)
+    return found

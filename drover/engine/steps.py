@@ -43,17 +43,19 @@ class Run:
     tools: Tools
     recalled: dict[str, StepRecord]
     lease_until: int = 0
+    doing: str = ""  # the name of the step under way
     alive_at: int | None = None  # the agent's last sign of life, unix ms
-    executed: list[str] = field(default_factory=list)
+    results: dict[str, Frozen] = field(default_factory=dict)  # of the steps done or recalled so far
 
     def __post_init__(self) -> None:
         self.lease_until = self.claim.lease_until
 
     async def __call__(self, step: Step[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         if (record := self.recalled.get(step.name)) is not None:
-            return step.result.model_validate_json(record.result)
+            return self._remember(step, record.result)
         self.hold()
         started_at = self.tools.clock.now()
+        self.doing = step.name
         value = await step.work(self, *args, **kwargs)
         report = value if isinstance(value, AgentReport) else None
         if report is not None and report.outcome in WAITS:
@@ -64,8 +66,12 @@ class Run:
             self.claim, step.name, recorded, started_at=started_at, report=report
         )
         self.renewed(self.tools.clock.boottime() + self.tools.store.claims.lease_ms)
-        self.executed.append(step.name)
-        return step.result.model_validate_json(recorded)
+        return self._remember(step, recorded)
+
+    def _remember(self, step: Step[P, R], recorded: str) -> R:
+        value = step.result.model_validate_json(recorded)
+        self.results[step.name] = value
+        return value
 
     def hold(self) -> None:
         """Raise :class:`LeaseLost` when the lease has ended by this machine's own clock.

@@ -13,6 +13,7 @@ import anyio
 from drover.agents.base import Agent, AgentSettings
 from drover.domain.clock import Clock
 from drover.domain.models import Task, TestMode, TestScope
+from drover.engine.reservations import Reservations
 from drover.git.repo import Identity, Repo
 from drover.settings import Settings
 from drover.store import Store
@@ -80,6 +81,7 @@ class Tools:
     host: str
     hurry: anyio.Event = field(default_factory=anyio.Event)  # set by the second Ctrl+C
     turn: anyio.Lock = field(default_factory=anyio.Lock)  # one landing at a time in this process
+    reservations: Reservations = field(default_factory=Reservations)
     local_lease_clock: bool = True  # whether leases are measured by this machine's own clock
 
     def agent_of(self, task: Task) -> str:

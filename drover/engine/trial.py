@@ -12,7 +12,7 @@ from drover.domain.models import Commit, ProcessIdentity, Proof, Worktree
 from drover.domain.verdicts import Outcome
 from drover.engine import lane, session
 from drover.engine.steps import Run
-from drover.engine.workplace import conflict_error
+from drover.engine.workplace import conflict
 from drover.git.landing import Conflicted, merge_trees
 from drover.git.worktree import ensure_worktree, remove_worktree
 from drover.process import Exit, Launch, supervise
@@ -23,12 +23,13 @@ TAIL_BYTES = 6_000
 async def of_merge(run: Run, commit: Commit) -> Proof:
     """The tests on the commit merged with the lane as it is now; a conflict is found here before any test runs."""
     tools = run.tools
-    tip = await lane.tip(tools)
     if commit.empty:
         return Proof(tree=commit.tree, passed=True, mode="disabled")
+    await tools.reservations.wait_turn(run.claim.task_id, commit.paths)
+    tip = await lane.tip(tools)
     merged = await merge_trees(tools.repo, ours=tip, theirs=commit.oid)
     if isinstance(merged, Conflicted):
-        raise conflict_error(merged.paths, run.claim.task_id)
+        raise conflict(run, merged.paths)
     return await _tried(run, merged.tree, tip)
 
 

@@ -12,7 +12,7 @@ import anyio
 from drover.domain.errors import AttemptFailed, DiskFull, DroverError, LeaseLost, StoreUnavailable
 from drover.domain.models import Claim, Worker
 from drover.domain.policy import heartbeat_ms
-from drover.domain.verdicts import Completed, Parked, Released, Verdict, judge
+from drover.domain.verdicts import Completed, Parked, Released, Retry, Verdict, judge
 from drover.engine import lane, reaper, workplace
 from drover.engine.life import live
 from drover.engine.steps import Run
@@ -25,6 +25,7 @@ IDLE_LOOK_S = 5.0  # the safety net behind the bell
 FAREWELL_S = 8.0  # to save the work and give the lease back when stopped
 PUBLISH_EVERY_S = 2.0  # how often an operator's checkout that is in the way is looked at
 LIFE_GRACE_S = 3.0
+SNAPSHOT_EVERY_S = 60.0  # how much of an agent's work a lost machine can cost at most
 
 
 class Scope(NamedTuple):
@@ -88,7 +89,7 @@ class Crew:
             ticket = bell.ticket()
             claim = await self._claim(worker)
             if claim is not None:
-                await self._attend(claim)
+                await self._attend_to_the_end(worker, claim)
                 continue
             wait_s = await self._look_ahead()
             if wait_s is None:
@@ -120,8 +121,22 @@ class Crew:
 
     # ------------------------------------------------------------ one claim
 
-    async def _attend(self, claim: Claim) -> None:
-        """Live the claim to its verdict and settle it. Whatever happens inside stays inside, but for cancellation."""
+    async def _attend_to_the_end(self, worker: Worker, first: Claim) -> None:
+        """The claim, and the turns that follow a conflict: the same worker resolves while the place is reserved."""
+        claim: Claim | None = first
+        try:
+            while claim is not None:
+                verdict = await self._attend(claim)
+                again = isinstance(verdict, Retry) and verdict.charge != "attempt" and not self._over.is_set()
+                claim = await self._tools.store.claims.claim(worker, task_ids=[claim.task_id]) if again else None
+        finally:
+            self._tools.reservations.release(first.task_id)
+
+    async def _attend(self, claim: Claim) -> Verdict | None:
+        """Live the claim to its verdict and settle it; None when the claim was lost.
+
+        Whatever happens inside stays inside, but for cancellation.
+        """
         tools = self._tools
         try:
             recalled = await tools.store.claims.recall(claim)
@@ -130,6 +145,7 @@ class Crew:
                 self.resumed[claim.task_id] = "continue" if recalled else "redo"
             verdict = await self._live_under_lease(run)
             await self._farewell(claim, verdict)
+            return verdict
         except LeaseLost as lost:
             log.info("%s", lost.message)
             await self._leave(claim)
@@ -141,6 +157,7 @@ class Crew:
             with anyio.move_on_after(FAREWELL_S, shield=True):
                 await self._give_back(claim)
             raise
+        return None
 
     async def _live_under_lease(self, run: Run) -> Verdict:
         """The verdict of the life; an ordinary exception is judged. Cancelled when the lease is lost."""
@@ -178,6 +195,7 @@ class Crew:
 
         async with anyio.create_task_group() as group:
             group.start_soon(beat, group.cancel_scope, name=f"heartbeat {task.id}")
+            group.start_soon(self._keep_saving, run, name=f"snapshots {task.id}")
             group.start_soon(life, group.cancel_scope, name=f"life {task.id}")
         first = outcome[0]
         if isinstance(first, LeaseLost):
@@ -204,6 +222,13 @@ class Crew:
                 if tools.clock.boottime() > run.lease_until - 2 * beat_s * 1000:
                     raise LeaseLost(f"the lease on {run.claim.task_id} could not be renewed") from None
                 next_beat = anyio.current_time() + min(beat_s, 1.0)
+
+    async def _keep_saving(self, run: Run) -> None:
+        """While the agent works, save what it has written now and then."""
+        while True:
+            await anyio.sleep(SNAPSHOT_EVERY_S)
+            if run.doing == "let_agent_work":
+                await self._save(run.claim)
 
     async def _farewell(self, claim: Claim, verdict: Verdict) -> None:
         """Save the work where it has not landed, then settle."""

@@ -30,6 +30,7 @@ async def prepare(run: Run) -> Worktree:
         await raise_lease(tools.repo, task.id, run.claim.fence)
     except RefMoved as moved:
         raise LeaseLost(f"{task.id}: {lease_ref(task.id)} is held by a later claim") from moved
+    await tools.reservations.wait_turn(task.id, tools.reservations.paths_of(task.id))
     base = await lane.tip(tools)
     await _prove_base(run, base)
     path = tools.places.worktree(task.id)
@@ -111,7 +112,7 @@ async def save(tools: Tools, claim: Claim, *, attempt: int | None = None) -> str
         base=base,
         message=task_message(f"work in progress: {task.title}", task.id, task.attempt),
         identity=tools.identity,
-        scratch=tools.places.scratch(task.id),
+        scratch=tools.places.scratch(f"{task.id}.wip"),
         at_ms=tools.clock.now(),
     )
     return saved or await tools.repo.resolve(ref)
@@ -126,13 +127,16 @@ async def _base_of(tools: Tools, claim: Claim) -> str | None:
     return None
 
 
-def conflict_error(paths: tuple[str, ...], task_id: str) -> AttemptFailed:
-    """The attempt's work does not merge; the agent is asked to resolve it."""
+def conflict(run: Run, paths: tuple[str, ...]) -> AttemptFailed:
+    """The attempt's work does not merge: its paths are reserved, and the agent is asked to resolve it."""
+    task_id = run.claim.task_id
+    run.tools.reservations.take(task_id, paths)
     shown = ", ".join(paths[:8]) + (f" and {len(paths) - 8} more" if len(paths) > 8 else "")
     return AttemptFailed(
         Outcome.CONFLICT,
         f"the work conflicts with what landed meanwhile in {shown}",
         advice=f"the work is kept: cd $(drover edit {task_id}), resolve it there, then drover retry {task_id}",
+        overtaken=isinstance(tree := run.results.get("prepare_worktree"), Worktree) and bool(tree.conflicts),
     )
 
 

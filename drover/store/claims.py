@@ -348,7 +348,8 @@ def _settled(task: Task, verdict: Verdict, now: int) -> dict[str, Value]:
                 columns |= {"state": "failed", "failures": task.failures + 1}
             else:
                 columns |= {"attempt": task.attempt + 1}
-                columns |= {"failures": task.failures + 1} if verdict.counts else {"conflicts": task.conflicts + 1}
+                columns |= {"failures": task.failures + (verdict.charge == "attempt")}
+                columns |= {"conflicts": task.conflicts + (verdict.charge == "conflict")}
                 if verdict.until > now:
                     columns |= {"state": "waiting", "reason": "backoff", "due_at": verdict.until}
         case Released():
