@@ -1,0 +1,250 @@
+"""Writes the reference pages: docs/reference/cli/ from the commands' own help, settings.md from the model.
+
+``generate_docs.py`` writes them, ``generate_docs.py --check`` only says which are not as they would be written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, get_args, get_origin
+
+from cyclopts import App
+from pydantic import BaseModel, ValidationError
+
+from drover.cli import main as drover
+from drover.cli.commands import build
+from drover.domain.quantities import format_duration, format_size
+from drover.settings import AgentTable, LandingTable, LogsTable, ProjectTable, Settings, VerifyTable
+from drover.settings.sources import ENVIRONMENT
+
+DOCS = Path(__file__).parents[1] / "docs"
+NOTE = "<!-- Written by scripts/generate_docs.py from the program itself; do not edit. -->\n"
+
+# What each key means. A key without a line here, or a line without its key, stops the generator.
+MEANINGS = {
+    "agent": "Which type of agent works on tasks that name none themselves.",
+    "agent_path": "The program of the agent in use, and words to put before its own, split as a shell splits words.",
+    "workers": "How many tasks are worked on at the same time.",
+    "task_timeout": "The longest one execution of an agent may take, its children included.",
+    "claim_timeout": "The lease: a claim that nobody has renewed for this long may be taken over.",
+    "stall_timeout": "An agent without output, CPU use or changed files for this long is stopped and the task retried.",
+    "max_attempts": "How many failed executions a task may have. Interruptions, lost leases and rate limits do not count.",
+    "database_url": "The one store. A relative SQLite path is relative to the project. "
+    "Unset: `sqlite:///.drover/drover.db`.",
+    "operator": "Who is recorded as having done a thing. Unset: git's `user.name`.",
+    "guidelines": "Text that every prompt begins with.",
+    "project.name": "What the project is called.",
+    "project.id": "Names the project in a shared database; never change it.",
+    "project.target": "The branch that finished tasks land on.",
+    "verify.command": "The tests, run by `/bin/sh -c` in a fresh checkout of what would land. Unset: nothing is tested.",
+    "verify.mode": "`strict`: what fails does not land. `lenient`: it lands, and the failure is kept. "
+    "`disabled`: nothing runs.",
+    "verify.scope": "`skip` runs nothing; `all` and `diff` run the command.",
+    "verify.timeout": "The longest the command may take.",
+    "verify.retries": "How often a command that failed is tried again on the same tree.",
+    "landing.style": "`squash`: one commit a task. `merge`: a merge commit whose second parent is the task's.",
+    "landing.conflict_attempts": "How often an agent is asked to resolve a conflict with what landed meanwhile.",
+    "landing.parallel": "How many results may be tested at the same time.",
+    "landing.push": "A remote to push to.",
+    "logs.limit": "How much is kept of each stream of each execution; of what is longer, the beginning and the end.",
+    "agents.TYPE.path": "Its program. Unset: found on the PATH.",
+    "agents.TYPE.args": "Words added to its command line.",
+    "agents.TYPE.model": "The model it is asked to use.",
+    "agents.TYPE.permissions": "What it may do without asking, in the agent's own words.",
+    "agents.TYPE.env": "Names of variables that it gets from drover's environment.",
+    "agents.TYPE.set": "A table of variables and their values.",
+}
+# Keys that are read and checked already, and that nothing in the program asks for.
+NOT_YET = frozenset({"landing.parallel", "landing.push"})
+TABLES: tuple[tuple[str, type[BaseModel]], ...] = (
+    ("", Settings),
+    ("project", ProjectTable),
+    ("verify", VerifyTable),
+    ("landing", LandingTable),
+    ("logs", LogsTable),
+    ("agents.TYPE", AgentTable),
+)
+TOO_MUCH = ("99999d", "99999T", 10**9)
+
+
+def main() -> int:
+    """0 when the pages are as they should be, 1 when ``--check`` found one that is not."""
+    pages = {"settings.md": settings_page(), **{f"cli/{name}.md": page for name, page in command_pages()}}
+    if "--check" not in sys.argv[1:]:
+        write(pages)
+        return 0
+    wrong = stale(pages)
+    for name in wrong:
+        sys.stdout.write(f"docs/reference/{name} is not what the program says; run: make docs\n")
+    return 1 if wrong else 0
+
+
+def write(pages: dict[str, str]) -> None:
+    shutil.rmtree(DOCS / "reference" / "cli", ignore_errors=True)
+    (DOCS / "reference" / "cli").mkdir(parents=True)
+    for name, text in pages.items():
+        (DOCS / "reference" / name).write_text(text, encoding="utf-8")
+
+
+def stale(pages: dict[str, str]) -> list[str]:
+    """Pages that are missing, different, or there without their command."""
+    there = {f"cli/{path.name}" for path in (DOCS / "reference" / "cli").glob("*.md")}
+    wrong = sorted(there - set(pages))
+    for name, text in pages.items():
+        path = DOCS / "reference" / name
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            wrong.append(name)
+    return wrong
+
+
+# ---------------------------------------------------------------- the command line
+
+
+def command_pages() -> Iterator[tuple[str, str]]:
+    """One page a command, its sub-commands below it, and the list of all."""
+    names = command_names()
+    lines = [NOTE, "# The commands\n", "`drover` and `python -m drover` are the same.\n", help_of()]
+    lines += ["## Pages\n", "\n".join(f"- [drover {name}]({name}.md)" for name, _ in names) + "\n"]
+    yield "README", "\n".join(lines)
+    for name, below in names:
+        parts = [NOTE, f"# drover {name}\n", help_of(name)]
+        for sub in below:
+            parts += [f"## drover {name} {sub}\n", help_of(name, sub)]
+        yield name, "\n".join(parts)
+
+
+def command_names() -> list[tuple[str, list[str]]]:
+    """Every command in the order of ``drover --help``, with its sub-commands."""
+    app = build()
+    return [(name, _plain_names(app[name])) for name in _plain_names(app)]
+
+
+def _plain_names(app: App) -> list[str]:
+    return [name for name in app if not name.startswith("-")]
+
+
+def help_of(*command: str) -> str:
+    """What ``drover COMMAND --help`` prints, as a block."""
+    out = io.StringIO()
+    with _environment(COLUMNS="100", TERM="dumb", NO_COLOR="1"), contextlib.redirect_stdout(out):
+        code = drover([*command, "--help"])
+    if code != 0:
+        raise SystemExit(f"drover {' '.join(command)} --help ended with {code}")
+    return f"```text\n$ drover {' '.join([*command, '--help'])}\n{out.getvalue().rstrip()}\n```\n"
+
+
+@contextlib.contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+# ---------------------------------------------------------------- the settings
+
+
+def settings_page() -> str:
+    """Every key of the settings model with its type, range, default and variable."""
+    known = {key for table, model in TABLES for key, _ in keys_of(table, model)}
+    if known != set(MEANINGS):
+        raise SystemExit(f"MEANINGS and the settings differ in: {', '.join(sorted(known ^ set(MEANINGS)))}")
+    parts = [NOTE, "# Settings\n", _INTRODUCTION]
+    for table, model in TABLES:
+        parts.append(f"## `[{table}]`\n" if table else "## At the top of the file\n")
+        about = (model.__doc__ or "").strip().partition("\n\n")[0].replace("``", "`")
+        if table:
+            parts.append(f"{' '.join(about.split())}\n")
+        parts.append(_table(table, model))
+    parts.append(_VARIABLES + "\n".join(f"| `{variable}` | `{key}` |" for variable, key in ENVIRONMENT) + "\n")
+    parts.append(_QUANTITIES)
+    return "\n".join(parts)
+
+
+def keys_of(table: str, model: type[BaseModel]) -> Iterator[tuple[str, str]]:
+    """The dotted key as it is written in a file, and the attribute's name."""
+    for name, about in model.model_fields.items():
+        nested = isinstance(about.annotation, type) and issubclass(about.annotation, BaseModel)
+        if not nested and name not in ("agents", "sources", "warnings"):
+            yield f"{table}.{about.alias or name}".lstrip("."), name
+
+
+def _table(table: str, model: type[BaseModel]) -> str:
+    rows = ["| key | value | default | means |", "|---|---|---|---|"]
+    for key, name in keys_of(table, model):
+        later = " Read and checked, without effect yet." if key in NOT_YET else ""
+        short = key.removeprefix(f"{table}.")
+        rows.append(f"| `{short}` | {_kind(model, name)} | {_default(model, name)} | {MEANINGS[key]}{later} |")
+    return "\n".join(rows) + "\n"
+
+
+def _kind(model: type[BaseModel], name: str) -> str:
+    """What may be written there. Ranges are asked of the model itself, by giving it too much."""
+    field = model.model_fields[name]
+    for annotation in (field.annotation, *get_args(field.annotation)):
+        if get_origin(annotation) is Literal:
+            return ", ".join(f"`{choice}`" for choice in get_args(annotation))
+    if get_origin(field.annotation) is tuple:
+        return "a list of texts"
+    if name == "set":
+        return "a table"
+    for value in TOO_MUCH:
+        try:
+            model.model_validate({field.alias or name: value})
+        except ValidationError as error:
+            message = error.errors()[0]["msg"]
+            if "it may be " in message:
+                what = {"d": "a duration ", "T": "a size "}.get(str(value)[-1], "a number ")
+                return what + message.partition("it may be ")[2]
+    return "a text"
+
+
+def _default(model: type[BaseModel], name: str) -> str:
+    field = model.model_fields[name]
+    value = field.get_default(call_default_factory=True)
+    if name.endswith("_ms"):
+        return f"`{format_duration(value)}`"
+    if name == "limit":
+        return f"`{format_size(value)}`"
+    if value in (None, "", (), {}):
+        return "unset"
+    return f"`{value}`"
+
+
+_INTRODUCTION = """\
+Where a value comes from, the strongest first: a flag, the environment, `.drover.toml` in the repository, your own file
+(`$XDG_CONFIG_HOME/drover/config.toml`, usually `~/.config/drover/config.toml`), the default. `drover config show`
+prints every value and its source; `drover config path` prints where the files are.
+
+A value that does not parse, an unknown key or a number out of range stops the command with exit code 2 and names the
+key and the place; nothing is guessed. That holds also where a stronger place would have overridden it. `[project]` may
+only stand in a repository's file.
+"""
+_VARIABLES = """\
+## Variables
+
+A variable that is empty counts as unset. Of two for one key the first that is set counts. `DROVER_PROJECT` names the
+project's directory, as `--project` does. `DROVER_CLAUDE_PATH` is an old name and warns.
+
+| variable | key |
+|---|---|
+"""
+_QUANTITIES = """\
+## Durations, sizes, switches
+
+Durations are written with their units, from large to small: `500ms`, `90s`, `5m`, `1h30m`, `2d`. Sizes are powers of
+1024: `512M`, `2G`, `64K`. In both a bare `0` needs no unit. Environment variables are read by the same rules as the file.
+"""
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
