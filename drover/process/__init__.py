@@ -2,6 +2,35 @@
 
 from __future__ import annotations
 
+from drover.process.identity import (
+    MARKER,
+    boot_id,
+    current_identity,
+    find_marked,
+    identify,
+    is_alive,
+    parse_identity,
+)
+from drover.process.leftovers import ProcessesRemain, end_marked
 from drover.process.spawn import Finished, TooMuchOutput, run
+from drover.process.supervise import Exit, Launch, Watcher, adopt, supervise
 
-__all__ = ["Finished", "TooMuchOutput", "run"]
+__all__ = [
+    "MARKER",
+    "Exit",
+    "Finished",
+    "Launch",
+    "ProcessesRemain",
+    "TooMuchOutput",
+    "Watcher",
+    "adopt",
+    "boot_id",
+    "current_identity",
+    "end_marked",
+    "find_marked",
+    "identify",
+    "is_alive",
+    "parse_identity",
+    "run",
+    "supervise",
+]

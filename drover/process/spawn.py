@@ -21,7 +21,7 @@ GENTLY_S = 0.5  # git takes its lock files away in its SIGTERM handler; SIGKILL 
 EOF_S = 2.0  # how long a grandchild that holds the pipes may keep us after its parent has ended
 
 
-class TooMuchOutput(DroverError):  # noqa: N818 - errors are named after what happened, as in domain.errors
+class TooMuchOutput(DroverError):
     """A command printed more than it was allowed to and was ended."""
 
     code = "too_much_output"

@@ -1,0 +1,11 @@
+"""Started as ``python -I -S …/drover/supervisor/__main__.py``: nothing of the caller's environment is imported."""
+
+from __future__ import annotations
+
+import sys
+
+if __name__ == "__main__":
+    sys.path.append(__file__.rsplit("/", 3)[0])
+    from drover.supervisor.life import main
+
+    main()
