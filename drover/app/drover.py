@@ -20,7 +20,7 @@ from drover.app import doctor, look
 from drover.app import project as projects
 from drover.app.readings import Check, ResumeItem, StatusReport, TaskDetails, TreeNode, WorktreeRow
 from drover.domain.clock import Clock, SystemClock
-from drover.domain.errors import UsageError
+from drover.domain.errors import AgentError, UsageError
 from drover.domain.ids import new_id, new_token, split_subtask
 from drover.domain.models import Epic, Event, NewTask, Run, RunReport, Task, TestMode, TestScope, Worker
 from drover.domain.states import Status
@@ -54,7 +54,7 @@ async def open(
     in the project file (``workers=8``, ``task_timeout="30m"``). Enter and leave it in the same task.
     """
     if project is None:
-        where = Path(repo).absolute()  # noqa: ASYNC240 - reads the working directory's name, touches no disk
+        where = Path(repo).absolute()
         project = find_project(where, home=Path.home(), named=str(where)) or (await projects.init(where)).project
     if settings is None:
         given = {**flags, "agent": agent, "database_url": url}
@@ -252,6 +252,7 @@ class Drover:
         began = time.monotonic()
         before = await self.store.events.last_seq()
         run = await self._asked(workers, epic, tasks, target)
+        await self._check_agents(run)
         tools = await self.tools(run_id=run.id, stop=stop, target=run.target)
         crew_workers = _workers_of(run, tools.host)
         kept = (await self.store.tasks.counts(run.epic_id))[Status.COMPLETED]
@@ -411,6 +412,14 @@ class Drover:
             host=host_name(),
             process=str(identity),
         )
+
+    async def _check_agents(self, run: Run) -> None:
+        """Every agent that the run's tasks name can be started, or nothing is begun."""
+        tasks = await look.order_of(self.store, run.epic_id, run.task_ids)
+        for type in sorted({task.agent or self.settings.agent for task in tasks}):
+            found = await registry.find(type).check(self.agent_settings(type))
+            if found.problem is not None:
+                raise AgentError(f"agent {type}: {found.problem}", hint=found.hint)
 
     async def _repository(self) -> Repo:
         if self._repo is None:

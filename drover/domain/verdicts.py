@@ -6,7 +6,7 @@ import random
 from enum import StrEnum
 from typing import Literal
 
-from drover.domain.errors import AttemptFailed, DiskFull, DroverError, StoreUnavailable
+from drover.domain.errors import AgentError, AttemptFailed, DiskFull, DroverError, StoreUnavailable
 from drover.domain.models import Frozen, Landed
 from drover.domain.policy import backoff_ms
 
@@ -128,6 +128,8 @@ def judge(
             return Failed(error_class=outcome, message=error.message, advice=error.advice)
         until = now + backoff_ms(failures + 1, rng)
         return Retry(error_class=outcome, message=error.message, advice=error.advice, until=until)
+    if isinstance(error, AgentError):
+        return Failed(error_class=Outcome.FAILED, message=error.message, advice=error.hint or "drover doctor")
     message = error.message if isinstance(error, DroverError) else f"{type(error).__name__}: {error}"
     later = now + backoff_ms(troubles + 1, rng)
     if isinstance(error, DiskFull):

@@ -90,6 +90,10 @@ def judge(root: Path) -> None:
         edges = db.execute("SELECT task_id, blocker_id FROM blockers").fetchall()
         bases = dict(db.execute("SELECT task_id, base FROM attempts WHERE base IS NOT NULL").fetchall())
         left = db.execute("SELECT count(*) FROM landings WHERE state IN ('intent', 'landed')").fetchone()[0]
+        again = db.execute(
+            "SELECT count(*) FROM attempts a JOIN steps s ON s.task_id = a.task_id AND s.attempt = a.attempt"
+            " WHERE s.name = 'let_agent_work' AND a.agent_started_at > s.finished_at"
+        ).fetchone()[0]
         wrong = db.execute(
             "SELECT count(*) FROM tasks t WHERE open_blockers <> (SELECT count(*) FROM blockers b JOIN tasks x"
             " ON x.id = b.blocker_id WHERE b.task_id = t.id AND x.landed_at IS NULL)"
@@ -113,12 +117,9 @@ def judge(root: Path) -> None:
     assert git(repo, "status", "--porcelain") == ""
     residue = [p for p in (repo / ".git").rglob("*.lock") if p.name not in ("publish.lock",)]
     assert residue == []
-    ended: set[str] = set()
-    for line in (root / "ledger").read_text().splitlines():
-        event, task = line.split()
-        assert event == "end" or task not in ended, f"{task}'s agent ran again after it had ended well"
-        if event == "end":
-            ended.add(task)
+    starts = Counter(line.split()[1] for line in (root / "ledger").read_text().splitlines() if line.startswith("start"))
+    assert all(1 <= count <= 2 for count in starts.values()), "a repetition is paid for by a death"
+    assert again == 0, "no agent is started once its step is complete"
 
 
 def die_and_finish(root: Path, kind: str, when: str, at: int) -> bool:
