@@ -29,7 +29,7 @@ from drover.engine.gate import only_one_at_a_time
 from drover.engine.tools import Places, Tools
 from drover.engine.workers import Crew, Scope, Stop
 from drover.git.repo import Repo
-from drover.process import current_identity
+from drover.process import current_identity, sole_error
 from drover.settings import Project, Settings, find_project, load
 from drover.store import Store, open_store
 
@@ -267,6 +267,8 @@ class Drover:
                     group.start_soon(self._tell, on_event, before, name="event feed")
                 await crew.work()
                 group.cancel_scope.cancel()
+        except BaseExceptionGroup as several:
+            raise sole_error(several) from several
         finally:
             with anyio.CancelScope(shield=True):
                 report = await look.report(

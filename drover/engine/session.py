@@ -114,8 +114,8 @@ class _Host(AgentHost):
 def _ended_unseen(history: Sequence[Attempt], task: Task) -> Attempt | None:
     """The last execution of this attempt, if its agent ended by itself while drover was not there to see it."""
     mine = [a for a in history if a.attempt == task.attempt and a.log is not None]
-    if not mine:
-        return None
+    if not mine or mine[-1].outcome not in (None, Outcome.INTERRUPTED):
+        return None  # what has been reported (a limit, say) was seen
     record = adopt(Path(str(mine[-1].log)) / "exit.json")
     if record is None or record.stopped or record.timed_out or record.stalled or record.lost or record.signal:
         return None

@@ -189,7 +189,9 @@ class Crew:
         async def beat(scope: anyio.CancelScope) -> None:
             try:
                 await self._keep_lease(run)
-            except LeaseLost as lost:
+            except DroverError as trouble:
+                # A store that fails for good is as good as a lost lease: nothing can be recorded any more.
+                lost = trouble if isinstance(trouble, LeaseLost) else LeaseLost(f"{task.id}: {trouble.message}")
                 outcome.insert(0, lost)
                 scope.cancel()
 
