@@ -209,8 +209,10 @@ async def _move_with_checkouts(repo: Repo, record: Record) -> Published | Blocke
     marker = _marker(repo)
     # Looked at first without the locks: while it is blocked the operator is not disturbed by each new try.
     for checkout in record.checkouts:
-        blocked = await look(repo, checkout, touched, record.old, marker)
-        await to_thread.run_sync(release, checkout)
+        try:
+            blocked = await look(repo, checkout, touched, record.old, marker)
+        finally:
+            release(checkout)
         if blocked is not None:
             return blocked
     with anyio.fail_after(_SECTION_S, shield=True):

@@ -58,7 +58,8 @@ async def take_tree(repo: Repo, worktree: Path, *, base: str, scratch: Path) -> 
     changed = await _list_changed(place)
     # A path below what is now a symbolic link counts as gone here; update-index would stop at it.
     gone = [change.path for change in changed if change.is_gone]
-    await place.git("update-index", "-z", "--force-remove", "--stdin", stdin=join0(gone))
+    if gone:
+        await place.git("update-index", "-z", "--force-remove", "--stdin", stdin=join0(gone))
     refused += await _add(place, [*(change.path for change in changed if not change.is_gone), *others])
     tree = await place.line("write-tree")
     changes = await changes_between(place, base, tree)

@@ -14,6 +14,7 @@ from drover.git.landing import branch_ref, lane_ref
 from drover.git.limits import find_limits
 from drover.git.locks import clear_stale_locks
 from drover.git.repo import Identity, RefChange, RefMoved, Repo
+
 from .conftest import Change, Git
 
 pytestmark = pytest.mark.anyio

@@ -17,6 +17,7 @@ from drover.git.worktree import (
     rebase_worktree,
     remove_worktree,
 )
+
 from .conftest import Change, Git
 
 pytestmark = pytest.mark.anyio
