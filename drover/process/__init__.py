@@ -13,7 +13,7 @@ from drover.process.identity import (
 )
 from drover.process.leftovers import ProcessesRemain, end_marked
 from drover.process.spawn import Finished, TooMuchOutput, run
-from drover.process.supervise import Exit, Launch, Watcher, adopt, supervise
+from drover.process.supervise import Exit, Launch, Watcher, adopt, sole_error, supervise
 
 __all__ = [
     "MARKER",
@@ -32,5 +32,6 @@ __all__ = [
     "is_alive",
     "parse_identity",
     "run",
+    "sole_error",
     "supervise",
 ]

@@ -112,8 +112,16 @@ async def supervise(
             finally:
                 conversation.stop_asked.set()  # when cancelled: hold() is shielded and sees it through
     except BaseExceptionGroup as group:
-        raise _only(group) from None
+        raise sole_error(group) from None
     return conversation.exit
+
+
+def sole_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first exception of a task group of which only one task can fail, as its caller wants to see it."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def adopt(record_path: Path) -> Exit | None:
@@ -252,11 +260,3 @@ async def _reports(process: Process) -> AsyncIterator[dict[str, object]]:
             *lines, buffer = (buffer + chunk).split(b"\n")
             for line in lines:
                 yield json.loads(line)
-
-
-def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one exception the two task groups above have wrapped."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

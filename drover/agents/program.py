@@ -1,0 +1,267 @@
+"""Drives agents that are programs: start or resume, follow the output, adopt what ended unseen, report."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Generic, Literal, TypeVar
+
+import anyio
+from anyio import to_thread
+
+from drover.agents import endings
+from drover.agents.base import AgentHost, AgentJob
+from drover.agents.stream import Follower, Json, events, tail
+from drover.domain.errors import AgentError
+from drover.domain.models import AgentReport, Frozen, ProcessIdentity, Resumed
+from drover.process import Exit, Launch, adopt, sole_error, supervise
+
+ERRORS_TAIL = 16 * 1024
+ENTRIES_LIMIT = 200_000  # of a worktree, looked at for one that changed
+
+
+class Start(Frozen):
+    """How one run begins; kept beside its output, for the drover that may have to adopt it."""
+
+    session_id: str | None = None
+    resumed: Resumed = "fresh"
+
+    @property
+    def continues(self) -> bool:
+        return self.resumed == "continued"
+
+
+class Reading:
+    """What one run has said so far. Sees every line once, in order; keeps only what the report needs."""
+
+    session_id: str | None = None
+
+    def event(self, event: Json) -> None:
+        """A JSON object."""
+
+    def line(self, text: str) -> None:
+        """A line that is none."""
+
+
+R = TypeVar("R", bound=Reading)
+
+
+@dataclass(frozen=True)
+class Ended(Generic[R]):
+    """One run that is over: how it ended, what it said, the end of what it complained about."""
+
+    start: Start
+    exit: Exit
+    reading: R
+    errors: str
+
+
+class Program(ABC, Generic[R]):
+    """An agent that is a program. Subclasses state the facts of one, in the order in which they are asked."""
+
+    name: str
+    env_names: tuple[str, ...] = ()
+    output_name = "output.jsonl"
+    stop_signal: Literal["TERM", "INT"] = "TERM"
+    grace_s = 8.0  # so that one Ctrl+C ends everything within ten seconds
+
+    @abstractmethod
+    def command(self, job: AgentJob, start: Start) -> tuple[str, ...]:
+        """The program and its arguments. Never the prompt, never a secret: ``ps`` shows them."""
+
+    @abstractmethod
+    def read(self) -> R:
+        """A reading for one run."""
+
+    @abstractmethod
+    def report(self, job: AgentJob, ended: Ended[R]) -> AgentReport:
+        """What the run came to; ``resumed`` and a missing ``session_id`` are filled in afterwards."""
+
+    def environment(self, job: AgentJob) -> dict[str, str]:
+        """The job's environment with the program's own fixed names."""
+        return job.env
+
+    def prompt(self, job: AgentJob, start: Start) -> str:
+        """What it gets on its standard input."""
+        return job.follow_up if start.continues else job.prompt
+
+    def new_session(self) -> str | None:
+        """An id for a session that begins, where it can be chosen."""
+        return None
+
+    def forgot(self, ended: Ended[R]) -> bool:
+        """Whether it said that it does not know the session it was to continue."""
+        return False
+
+    async def work(self, job: AgentJob, host: AgentHost) -> AgentReport:
+        """See :meth:`drover.agents.base.Agent.work`."""
+        ended = await self._adopt(job)
+        if ended is None:
+            if job.session_id is not None:
+                start = Start(session_id=job.session_id, resumed="continued")
+            else:
+                start = Start(session_id=self.new_session())
+            ended = await self._run(job, host, start)
+        if ended.start.continues and self.forgot(ended):
+            # Killed before its first words were saved, or forgotten since: told everything, it converges.
+            ended = await self._run(job, host, Start(session_id=self.new_session()))
+        return self._completed(job, ended)
+
+    async def _adopt(self, job: AgentJob) -> Ended[R] | None:
+        """The run that ended by itself in this log directory while no drover was there to see it."""
+        exit = adopt(job.log_dir / "exit.json")
+        if exit is None or exit.returncode is None or exit.stopped or exit.timed_out or exit.stalled:
+            return None
+        try:
+            start = Start.model_validate_json((job.log_dir / "start.json").read_bytes())
+        except (OSError, ValueError):
+            return None
+        reading = self.read()
+        await _feed(reading, Follower(job.log_dir / self.output_name), to_end=True)
+        return Ended(start, exit, reading, tail(job.log_dir / "errors.txt", ERRORS_TAIL))
+
+    async def _run(self, job: AgentJob, host: AgentHost, start: Start) -> Ended[R]:
+        _make_room(job.log_dir)
+        _write_private(job.log_dir / "prompt.md", self.prompt(job, start))
+        _write_private(job.log_dir / "start.json", start.model_dump_json())
+        launch = Launch(
+            argv=self.command(job, start),
+            cwd=job.worktree,
+            env=self.environment(job),
+            marker=job.marker,
+            stdin_path=job.log_dir / "prompt.md",
+            output_path=job.log_dir / self.output_name,
+            error_path=job.log_dir / "errors.txt",
+            record_path=job.log_dir / "exit.json",
+            output_limit_bytes=job.output_limit_bytes,
+            stop_signal=self.stop_signal,
+            grace_s=self.grace_s,
+            timeout_s=job.timeout_s,
+            stall_s=job.stall_s or None,
+        )
+        watch = _Watch(host, start, self.read(), Follower(launch.output_path))
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(watch.follow)
+                exit = await supervise(launch, watch, hurry=host.hurry, changed=_Changes(job.worktree).since)
+                tasks.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            error = sole_error(group)
+            if isinstance(error, OSError):
+                raise AgentError(f"agent {self.name} cannot be started: {error.strerror or error}") from error
+            raise error from None
+        await _feed(watch.reading, watch.follower, to_end=True)
+        return Ended(start, exit, watch.reading, tail(job.log_dir / "errors.txt", ERRORS_TAIL))
+
+    def _completed(self, job: AgentJob, ended: Ended[R]) -> AgentReport:
+        report = self.report(job, ended)
+        asked, got = ended.start.session_id, ended.reading.session_id
+        blank = ended.start.continues and got is not None and got != asked
+        secrets = self._secrets(job)
+        return report.model_copy(
+            update={
+                "session_id": report.session_id or got or asked,
+                "resumed": "fresh" if blank else ended.start.resumed,
+                **{
+                    field: endings.presentable(str(getattr(report, field)), secrets)
+                    for field in ("summary", "reason", "question")
+                },
+            }
+        )
+
+    def _secrets(self, job: AgentJob) -> list[str]:
+        names = {*self.env_names, *job.settings.env, *job.settings.set}
+        return [job.env[name] for name in names if name in job.env and endings.is_secret(name)]
+
+
+class _Watch(Generic[R]):
+    """Reads along while the agent works, and passes on what the host must know at once."""
+
+    def __init__(self, host: AgentHost, start: Start, reading: R, follower: Follower) -> None:
+        self._host = host
+        self._start = start
+        self.reading = reading
+        self.follower = follower
+        self._moved = anyio.Event()
+
+    async def started(self, identity: ProcessIdentity) -> None:
+        await self._host.starting(identity, self._start.session_id, self._start.resumed)
+
+    def progress(self, output_bytes: int) -> None:
+        self._host.alive()
+        self._moved.set()
+
+    async def follow(self) -> None:
+        known = self._start.session_id
+        while True:
+            await self._moved.wait()
+            self._moved = anyio.Event()
+            await _feed(self.reading, self.follower)
+            if self.reading.session_id is not None and self.reading.session_id != known:
+                known = self.reading.session_id
+                await self._host.session(known)
+
+
+async def _feed(reading: Reading, follower: Follower, *, to_end: bool = False) -> None:
+    """Give the reading what there is now, a bite at a time; ``to_end``: also a last line without its end."""
+    while (lines := follower.read()) is not None:
+        _tell(reading, lines)
+        await anyio.lowlevel.checkpoint()
+    if to_end:
+        _tell(reading, follower.rest())
+
+
+def _tell(reading: Reading, lines: Iterable[bytes]) -> None:
+    for line in lines:
+        found = False
+        for event in events(line):
+            found = True
+            reading.event(event)
+        if not found and line.strip():
+            reading.line(line.decode(errors="replace"))
+
+
+class _Changes:
+    """Whether anything in a directory was written since a time."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    async def since(self, seconds: float) -> bool:
+        return await to_thread.run_sync(self._look, seconds)
+
+    def _look(self, seconds: float) -> bool:
+        places, left = [str(self._directory)], ENTRIES_LIMIT
+        while places and left > 0:
+            try:
+                with os.scandir(places.pop()) as entries:
+                    for entry in entries:
+                        left -= 1
+                        if entry.stat(follow_symlinks=False).st_mtime >= seconds:
+                            return True
+                        if entry.is_dir(follow_symlinks=False):
+                            places.append(entry.path)
+            except OSError:  # it is being changed as we look: removed, replaced
+                continue
+        return False
+
+
+def _make_room(log_dir: Path) -> None:
+    """Move an earlier run's files aside: a session that was asked for in vain, or what was not to be adopted."""
+    log_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not (log_dir / "start.json").exists():
+        return
+    number = next(n for n in count(1) if not (log_dir / f"start.{n}.json").exists())
+    for path in list(log_dir.iterdir()):
+        if path.stem in ("exit", "start", "prompt", "output", "errors", "result"):
+            path.rename(path.with_name(f"{path.stem}.{number}{path.suffix}"))
+
+
+def _write_private(path: Path, text: str) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(text)
