@@ -21,6 +21,7 @@ from anyio import to_thread
 from drover.domain.errors import GitError
 from drover.domain.ids import new_token
 from drover.git.command import Place, our_environment, split0
+from drover.git.include import copy_included
 from drover.git.repo import Identity, Repo
 
 _MAKING = re.compile(r"^\.(.+)\.(making|removing)-[a-z0-9]+$")
@@ -36,8 +37,8 @@ async def ensure_worktree(
     One that is there keeps every file; only a ``.git`` that has gone is made anew, for without it
     the agent's git would find the operator's repository above. Otherwise HEAD is at ``base`` on
     ``branch`` (default ``drover/<name of the directory>``), the index says ``base``, and the files
-    are ``tree`` where it is given. It is built beside its place and renamed into it: what is found
-    is whole.
+    are ``tree`` where it is given, with the operator's files that ``.worktreeinclude`` lists. It is
+    built beside its place and renamed into it: what is found is whole.
     """
     if await to_thread.run_sync(_is_whole, path):
         return True
@@ -51,6 +52,7 @@ async def ensure_worktree(
     await place.using(workers).git("read-tree", "--reset", "-u", tree or base, timeout_s=_CHECKOUT_S)
     if tree is not None:
         await place.git("read-tree", "--reset", base)
+    await copy_included(repo, draft)
     await to_thread.run_sync(draft.rename, path)
     return False
 

@@ -364,6 +364,15 @@ async def test_a_linked_checkout_of_a_bare_repository_follows(scene: Scene, tmp_
     assert git(tmp_path / "main", "rev-parse", "HEAD") == scene.new
 
 
+async def test_a_checkout_with_its_git_directory_elsewhere_follows(scene: Scene, tmp_path: Path, git: Git) -> None:
+    git(scene.repo.root, "init", "-q", "--separate-git-dir", str(tmp_path / "elsewhere.git"))
+    repo = await Repo.find(scene.repo.root)
+    assert repo.git_dir == tmp_path / "elsewhere.git"
+    assert isinstance(await publish(repo, branch="main", new=scene.new), Published)
+    assert scene.git("status", "--porcelain") == ""
+    assert scene.git("rev-parse", "HEAD") == scene.new
+
+
 async def test_a_checkout_that_was_deleted_does_not_stop_the_branch_and_one_that_is_away_does(
     scene: Scene, tmp_path: Path
 ) -> None:
