@@ -354,7 +354,7 @@ class Drover:
         epic_id = (await self.epic(epic)).id if epic else None
         seen, told = after, 0
         while limit is None or told < limit:
-            ticket = self.store.bell.ticket()
+            ticket = self.store.news.ticket()
             page = await self.store.events.page(after=seen, task_id=task_id, epic_id=epic_id, since=since, until=until)
             for event in page:
                 seen = event.seq
@@ -366,7 +366,7 @@ class Drover:
             if not page:
                 if not follow:
                     return
-                await self.store.bell.wait(ticket, EVENTS_LOOK_S)
+                await self.store.news.wait(ticket, EVENTS_LOOK_S)
 
     # ------------------------------------------------------------ putting the parts together
 

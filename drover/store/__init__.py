@@ -38,6 +38,11 @@ class Store:
         """Rings when the backlog may have changed."""
         return self.database.bell
 
+    @property
+    def news(self) -> Bell:
+        """Rings when the event log may have grown."""
+        return self.database.news
+
 
 @asynccontextmanager
 async def open_store(

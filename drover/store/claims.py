@@ -207,7 +207,7 @@ class Claims:
             if isinstance(verdict, Completed):
                 await tx.run("publish_landing", task_id=claim.task_id, commit_oid=verdict.landed.commit, now=now)
             await _tell_verdict(tx, claim, verdict, now)
-            self._database.bell.ring()
+            tx.ring()
             return await get_task(tx, claim.task_id, now)
 
         return await self._database.write(verb)
@@ -240,7 +240,7 @@ class Claims:
                 worker=held.worker.id,
                 data={"cause": "worker dead" if dead else "lease ended"},
             )
-            self._database.bell.ring()
+            tx.ring()
             return True
 
         return await self._database.write(verb)

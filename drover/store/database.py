@@ -31,6 +31,10 @@ class Transaction(Protocol):
         """How many rows were changed."""
         ...
 
+    def ring(self) -> None:
+        """Ring the bell once this is committed: a ring heard before it would send the waiter to look too early."""
+        ...
+
 
 Verb = Callable[[Transaction], Awaitable[T]]
 
@@ -39,7 +43,8 @@ class Database(Protocol):
     """One open database."""
 
     dialect: str
-    bell: Bell
+    bell: Bell  # the backlog may have changed: look for work, and whether a claim still stands
+    news: Bell  # something was committed, so the event log may have grown
 
     async def write(self, verb: Verb[T]) -> T:
         """Run ``verb`` in a transaction that is durable when this returns.

@@ -102,7 +102,7 @@ class Landings:
                 if row["open_blockers"] == 0 and row["state"] == "queued":
                     epic_id = str(row["epic_id"]) if row["epic_id"] is not None else None
                     await tell(tx, "task.ready", now, task_id=str(row["id"]), epic_id=epic_id, data={"after": task.id})
-            self._database.bell.ring()
+            tx.ring()
 
         await self._database.write(verb)
 
@@ -124,7 +124,7 @@ class Landings:
                         attempt=task.attempt,
                         data=data,
                     )
-            self._database.bell.ring()
+            tx.ring()
 
         await self._database.write(verb)
 

@@ -53,6 +53,7 @@ class SqliteTransaction:
         self._connection = connection
         self._queries = queries
         self.lease_now = lease_now
+        self.rang = False
 
     async def all(self, query: str, **values: Value) -> list[Row]:
         return cast(list[Row], self._connection.execute(self._queries[query], values).fetchall())
@@ -65,6 +66,9 @@ class SqliteTransaction:
 
     async def run(self, query: str, **values: Value) -> int:
         return self._connection.execute(self._queries[query], values).rowcount
+
+    def ring(self) -> None:
+        self.rang = True
 
 
 @dataclass(slots=True)
@@ -83,6 +87,8 @@ class SqliteDatabase:
     def __init__(self, path: Path, clock: Clock) -> None:
         self.path = path
         self.bell = Bell()
+        self.news = Bell()
+        self._rang = False  # by the batch under way; it runs in another thread, and bells belong to the event loop
         self._clock = clock
         self._queries = load("sqlite")
         self._pending: list[_Job] = []
@@ -150,6 +156,10 @@ class SqliteDatabase:
         self._seen = self._stamp()
         for job in batch:
             job.done.set()
+        self.news.ring()
+        if self._rang:
+            self._rang = False
+            self.bell.ring()
 
     def _run_batch(self, connection: sqlite3.Connection, batch: list[_Job]) -> bool:
         """Whether the connection may no longer be used. Every job has a value or an error afterwards."""
@@ -158,6 +168,7 @@ class SqliteDatabase:
             tx = self._transaction(connection)
             for job in batch:
                 self._run_one(connection, tx, job)
+            self._rang = tx.rang
         except sqlite3.Error as error:
             # Nothing was committed. SQLITE_FULL and its kind may have rolled back by themselves and
             # left the connection in autocommit, so it is not asked for anything any more.
@@ -291,6 +302,7 @@ class SqliteDatabase:
             if stamp != self._seen:
                 self._seen = stamp
                 self.bell.ring()
+                self.news.ring()
 
     def _stamp(self) -> tuple[int, int]:
         try:
@@ -307,7 +319,7 @@ async def open_sqlite(path: Path, clock: Clock, *, watch: bool = False) -> Async
     Raises :class:`SchemaError` for a database of a newer drover, :class:`StoreError` where SQLite's
     promises do not hold (a network file system, a pragma that does not stick).
     """
-    path = path.absolute()  # noqa: ASYNC240 - reads the working directory's name, touches no disk
+    path = path.absolute()
     _refuse_remote(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -362,7 +374,7 @@ async def _in_thread(connection: aiosqlite.Connection, call: Callable[[sqlite3.C
     run = cast(Callable[..., Awaitable[T]], connection._execute)
     with anyio.CancelScope(shield=True):
         answer: T = await run(call, connection._conn)
-    return answer  # noqa: RET504 - returning from inside the scope hides from mypy that it always does
+    return answer
 
 
 def _drive(coroutine: Awaitable[T]) -> T:

@@ -134,7 +134,7 @@ class Tasks:
         async def verb(tx: Transaction) -> None:
             for id in ids:
                 await tx.run("recount_blockers", id=id)
-            self._database.bell.ring()
+            tx.ring()
 
         await self._database.write(verb)
 
@@ -150,7 +150,7 @@ class Tasks:
         async def verb(tx: Transaction) -> list[Task]:
             now = self._clock.now()
             ids = [await self._insert(tx, new, now, by) for new in news]
-            self._database.bell.ring()
+            tx.ring()
             return [await get_task(tx, id, now) for id in ids]
 
         return await self._database.write(verb)
@@ -399,7 +399,7 @@ class Tasks:
             now = self._clock.now()
             task = await get_task(tx, await resolve(tx, name), now)
             await verb(tx, task, now)
-            self._database.bell.ring()
+            tx.ring()
             return await get_task(tx, task.id, now)
 
         return await self._database.write(whole)
