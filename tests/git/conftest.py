@@ -43,13 +43,16 @@ def change(git: Git, tmp_path: Path) -> Change:
             return done.stdout.strip()
 
         call("read-tree", parent)
-        for path, content in files.items():
-            if content is None:
-                call("update-index", "-z", "--force-remove", "--stdin", stdin=f"{path}\0")
-                continue
-            mode, text = content if isinstance(content, tuple) else ("100644", content)
-            oid = call("hash-object", "-w", "--stdin", stdin=text)
-            call("update-index", "-z", "--replace", "--index-info", stdin=f"{mode} {oid}\t{path}\0")
+        gone = [path for path, content in files.items() if content is None]
+        call("update-index", "-z", "--force-remove", "--stdin", stdin="".join(f"{path}\0" for path in gone))
+        kept = {path: ("100644", held) if isinstance(held, str) else held for path, held in files.items() if held}
+        blobs = [tmp_path / f"blob{number}" for number in range(len(kept))]
+        for blob, (_, text) in zip(blobs, kept.values(), strict=True):
+            blob.write_text(text)
+        names = "".join(f"{blob}\n" for blob in blobs)
+        oids = call("hash-object", "-w", "--no-filters", "--stdin-paths", stdin=names).split()
+        lines = [f"{mode} {oid}\t{path}\0" for (path, (mode, _)), oid in zip(kept.items(), oids, strict=True)]
+        call("update-index", "-z", "--replace", "--index-info", stdin="".join(lines))
         return git(where, "commit-tree", call("write-tree"), "-p", parent, "-m", message)
 
     return commit

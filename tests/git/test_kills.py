@@ -41,7 +41,7 @@ def test_a_killed_publishing_is_finished_or_taken_back_by_the_next(kind: str, be
     sweep("publish", kind, bench)
 
 
-@pytest.mark.parametrize("operation", ["swap", "save", "clone", "rebase"])
+@pytest.mark.parametrize("operation", ["swap", "clone", "rebase"])
 def test_an_operation_killed_after_any_git_call_is_completed_by_calling_it_again(operation: str, bench: Path) -> None:
     sweep(operation, "after", bench)
 
@@ -54,12 +54,14 @@ def test_an_operation_killed_before_any_change_of_a_file_is_completed_by_calling
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("operation", ["publish", "rebase", "swap", "absorb", "lease"])
 def test_a_kill_before_any_change_of_a_file_and_an_edit_after_it_harm_nothing(operation: str, bench: Path) -> None:
     sweep(operation, "files", bench, "all")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("operation", [name for name in OPERATIONS if name != "remove"])
 @pytest.mark.parametrize("kind", ["before", "after"])
 def test_a_kill_at_any_git_call_and_an_edit_after_it_harm_nothing(operation: str, kind: str, bench: Path) -> None:
@@ -67,6 +69,7 @@ def test_a_kill_at_any_git_call_and_an_edit_after_it_harm_nothing(operation: str
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 @pytest.mark.parametrize("operation", [name for name in OPERATIONS if name != "remove"])
 def test_a_kill_inside_of_git_needs_no_hand(operation: str, bench: Path) -> None:
@@ -74,6 +77,7 @@ def test_a_kill_inside_of_git_needs_no_hand(operation: str, bench: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("operation", ["publish", "rebase"])
 def test_a_recovery_that_is_killed_is_recovered_from(operation: str, bench: Path) -> None:
     sweep(operation, "twice", bench, "all")

@@ -55,14 +55,14 @@ def wrong_paths(base: Tree, ours: Tree, theirs: Tree, merged: Tree) -> list[str]
     return wrong
 
 
-async def test_of_eighty_random_tasks_each_lands_only_its_own_paths(repo: Repo, git: Git, change: Change) -> None:
+async def test_of_sixty_random_tasks_each_lands_only_its_own_paths(repo: Repo, git: Git, change: Change) -> None:
     rng = random.Random(20260101)
     first = git(repo.root, "rev-parse", "main")
     start = change(repo.root, first, {f"d{n % 6}/f{n}": f"file {n}\n" * 5 for n in range(60)})
     lane = lane_ref("main")
     await repo.update_refs([RefChange(ref=lane, new=start, old=None)])
     tips, seen = [start], Counter[str]()
-    for number in range(80):
+    for number in range(60):
         old = tips[-1]
         base = rng.choice(tips[-6:])
         before = files_of(git, repo.root, base)
@@ -88,7 +88,7 @@ async def test_of_eighty_random_tasks_each_lands_only_its_own_paths(repo: Repo, 
         tips.append(landed)
         seen["stale" if base != old else "fresh"] += 1
     assert git(repo.root, "rev-list", "--first-parent", "--count", f"{start}..{lane}") == str(len(tips) - 1)
-    for number in rng.sample(range(80), 10):
+    for number in rng.sample(range(60), 10):
         found = await find_landed(repo, tip=tips[-1], since=start, task_id=f"task-{number}")
         assert (found is not None) == (f"Task {number}" in git(repo.root, "log", "--format=%s", lane).split("\n"))
     assert min(seen[kind] for kind in ("conflict", "stale", "fresh")) >= 3, seen
