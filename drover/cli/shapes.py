@@ -1,0 +1,245 @@
+"""The JSON that programs read: every shape in one place, its keys fixed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from drover.domain.states import State
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from drover.app import Check, ResumeItem, StatusReport, TaskDetails, TreeNode, WorktreeRow
+    from drover.domain.models import Attempt, Epic, Event, RunReport, StepRecord, Task
+
+Shape = dict[str, object]
+
+
+def task_json(task: Task, *, max_attempts: int, branch: str | None = None, worktree: Path | None = None) -> Shape:
+    """A task. ``max_attempts`` is the setting, for a task that names no number of its own."""
+    return {
+        "id": task.id,
+        "title": task.title,
+        "description": task.description,
+        "epic_id": task.epic_id,
+        "parent_id": task.parent_id,
+        "status": str(task.status),
+        "stranded": task.stranded,
+        "reason": task.reason,
+        "detail": task.detail,
+        "until": _time(task.due_at),
+        "priority": task.priority,
+        "blocked_by": list(task.blocked_by),
+        "blocks": list(task.blocks),
+        "attempts": attempts_used(task),
+        "max_attempts": task.max_attempts if task.max_attempts is not None else max_attempts,
+        "executions": task.executions,
+        "interruptions": task.interruptions,
+        "labels": list(task.labels),
+        "type": task.type,
+        "key": task.key,
+        "agent": task.agent,
+        "test_mode": task.test_mode,
+        "test_scope": task.test_scope,
+        "test_command": task.test_command,
+        "timeout_seconds": task.timeout_ms / 1000 if task.timeout_ms is not None else None,
+        "created_at": _time(task.created_at),
+        "updated_at": _time(task.updated_at),
+        "started_at": _time(task.started_at),
+        "completed_at": _time(task.completed_at),
+        "last_error": last_error_json(task),
+        "branch": branch,
+        "worktree": str(worktree) if worktree else None,
+        "landed_commit": task.landed_commit,
+    }
+
+
+def attempts_used(task: Task) -> int:
+    """The failed executions of this generation, and the one that is running or has succeeded."""
+    succeeding = task.executing or task.state is State.COMPLETED or task.landed_commit is not None
+    return task.failures + (1 if succeeding else 0)
+
+
+def last_error_json(task: Task) -> Shape | None:
+    error = task.error
+    return error and {"class": error.error_class, "message": error.message, "what_to_do": error.what_to_do}
+
+
+def details_json(details: TaskDetails, *, max_attempts: int) -> Shape:
+    """``info --json``: the task and everything around it."""
+    return {
+        **task_json(details.task, max_attempts=max_attempts, branch=details.branch, worktree=details.worktree),
+        "attempts_log": [attempt_json(attempt) for attempt in details.attempts],
+        "steps": [step_json(step) for step in details.steps],
+        "landings": [
+            {
+                "attempt": landing.attempt,
+                "target": landing.target,
+                "commit": landing.commit,
+                "state": landing.state,
+                "landed_at": _time(landing.landed_at),
+            }
+            for landing in details.landings
+        ],
+        "logs": [str(path) for path in details.log_paths],
+        "events": [event_json(event) for event in details.events],
+    }
+
+
+def attempt_json(attempt: Attempt) -> Shape:
+    return {
+        "attempt": attempt.attempt,
+        "worker": attempt.worker_id,
+        "host": attempt.host,
+        "pid": attempt.pid,
+        "agent": attempt.agent,
+        "started_at": _time(attempt.started_at),
+        "ended_at": _time(attempt.ended_at),
+        "outcome": attempt.outcome,
+        "error": attempt.error,
+        "resumed": attempt.resumed,
+        "session_id": attempt.session_id,
+        "tokens": attempt.usage.tokens,
+        "cost_usd": attempt.usage.cost_usd,
+        "log": attempt.log,
+    }
+
+
+def step_json(step: StepRecord) -> Shape:
+    """A step that is on record has its result: no other is."""
+    return {
+        "name": step.name,
+        "state": "completed",
+        "attempt": step.attempt,
+        "started_at": _time(step.started_at),
+        "finished_at": _time(step.finished_at),
+        "result": json.loads(step.result),
+    }
+
+
+def event_json(event: Event) -> Shape:
+    return {
+        "seq": event.seq,
+        "type": event.type,
+        "at": _time(event.at),
+        "task_id": event.task_id,
+        "epic_id": event.epic_id,
+        "attempt": event.attempt,
+        "worker": event.worker,
+        "host": event.host,
+        "data": dict(event.data),
+    }
+
+
+def epic_json(epic: Epic) -> Shape:
+    return {
+        "id": epic.id,
+        "title": epic.title,
+        "description": epic.description,
+        "state": epic.state,
+        "total": epic.total,
+        "completed": epic.completed,
+        "created_at": _time(epic.created_at),
+        "closed_at": _time(epic.closed_at),
+    }
+
+
+def status_json(report: StatusReport) -> Shape:
+    return {
+        "total": report.total,
+        "by_status": {str(status): count for status, count in report.by_status.items()},
+        "progress": report.progress,
+        "running": [
+            {
+                "task_id": running.task_id,
+                "title": running.title,
+                "step": running.step,
+                "worker": running.worker,
+                "host": running.host,
+                "since": _time(running.since),
+                "last_alive": _time(running.last_alive),
+            }
+            for running in report.running
+        ],
+        "needs_attention": [{"task_id": item.task_id, "reason": item.reason} for item in report.needs_attention],
+        "epics": [
+            {"id": epic.id, "title": epic.title, "total": epic.total, "completed": epic.completed}
+            for epic in report.epics
+        ],
+        "notes": list(report.notes),
+    }
+
+
+def tree_json(nodes: Sequence[TreeNode], *, max_attempts: int) -> list[Shape]:
+    """``status --tree --json``: epics with their tasks, then ``{"epic": null}`` with the tasks of none."""
+    return [
+        {
+            "epic": epic_json(node.epic) if node.epic else None,
+            "tasks": [_branch_json(child, max_attempts) for child in node.children],
+        }
+        for node in nodes
+    ]
+
+
+def _branch_json(node: TreeNode, max_attempts: int) -> Shape:
+    task = task_json(node.task, max_attempts=max_attempts) if node.task else {}
+    children = [_branch_json(child, max_attempts) for child in node.children]
+    return {**task, "waits_for": list(node.waits_for), "children": children}
+
+
+def run_finished_json(report: RunReport) -> Shape:
+    """The last line of ``run --json``."""
+    return {
+        "type": "run.finished",
+        "data": {
+            "completed": len(report.completed),
+            "failed": len(report.failed),
+            "cancelled": len(report.cancelled),
+            "stranded": len(report.stranded),
+            "needs_person": len(report.needs_person),
+            "kept": report.kept,
+            "continued": report.continued,
+            "redone": report.redone,
+            "seconds": report.seconds,
+            "cost_usd": report.cost_usd,
+            "exit_code": report.exit_code,
+            "tasks": {
+                "completed": list(report.completed),
+                "failed": list(report.failed),
+                "cancelled": list(report.cancelled),
+                "stranded": list(report.stranded),
+                "needs_person": list(report.needs_person),
+            },
+        },
+    }
+
+
+def resume_json(items: Sequence[ResumeItem]) -> list[Shape]:
+    return [
+        {"task_id": item.task_id, "title": item.title, "decision": item.decision, "reason": item.reason}
+        for item in items
+    ]
+
+
+def worktree_json(row: WorktreeRow) -> Shape:
+    return {
+        "path": str(row.path),
+        "task_id": row.task_id,
+        "status": row.status,
+        "why": row.why,
+        "bytes": row.bytes,
+        "removable": row.removable,
+        "proof": row.proof,
+    }
+
+
+def check_json(check: Check) -> Shape:
+    return {"name": check.name, "level": check.level, "message": check.message, "fix": check.fix}
+
+
+def _time(at: int | None) -> str | None:
+    from drover.domain.clock import rfc3339
+
+    return rfc3339(at)
