@@ -1,5 +1,6 @@
 -- The backlog and everything that was ever promised about it.
--- Ids are text made by drover; times are unix milliseconds; documents are JSON text that SQL does not look into.
+-- Ids are text made by drover and sort as bytes; times are unix milliseconds; documents are JSON text that SQL does
+-- not look into. A number rises in the order in which rows were added, also within one millisecond.
 
 CREATE TABLE meta (
     key text NOT NULL PRIMARY KEY,
@@ -7,7 +8,8 @@ CREATE TABLE meta (
 );
 
 CREATE TABLE epics (
-    id text NOT NULL PRIMARY KEY,
+    number /*pg: bigint GENERATED ALWAYS AS IDENTITY */ integer /*:pg*/ PRIMARY KEY,
+    id text NOT NULL UNIQUE,
     title text NOT NULL,
     description text NOT NULL,
     state text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'closed')),
@@ -42,7 +44,8 @@ CREATE TABLE workers (
 CREATE INDEX workers_at_work ON workers (host) WHERE stopped_at IS NULL;
 
 CREATE TABLE tasks (
-    id text NOT NULL PRIMARY KEY,
+    number /*pg: bigint GENERATED ALWAYS AS IDENTITY */ integer /*:pg*/ PRIMARY KEY,
+    id text NOT NULL UNIQUE,
     title text NOT NULL,
     description text NOT NULL,
     epic_id text REFERENCES epics (id),
@@ -95,13 +98,13 @@ CREATE TABLE tasks (
     CHECK (due_at IS NULL OR state = 'waiting')
 );
 -- The ready queue: the best task is its first row, however many stand behind it.
-CREATE INDEX tasks_ready ON tasks (priority DESC, created_at, id) WHERE state = 'queued' AND open_blockers = 0;
-CREATE INDEX tasks_ready_of_epic ON tasks (epic_id, priority DESC, created_at, id)
+CREATE INDEX tasks_ready ON tasks (priority DESC, number) WHERE state = 'queued' AND open_blockers = 0;
+CREATE INDEX tasks_ready_of_epic ON tasks (epic_id, priority DESC, number)
     WHERE state = 'queued' AND open_blockers = 0;
 CREATE INDEX tasks_due ON tasks (due_at) WHERE state = 'waiting' AND due_at IS NOT NULL;
 CREATE INDEX tasks_leased ON tasks (lease_until) WHERE state = 'running';
 CREATE INDEX tasks_by_state ON tasks (state, epic_id);
-CREATE INDEX tasks_by_epic ON tasks (epic_id, created_at, id);
+CREATE INDEX tasks_by_epic ON tasks (epic_id, number);
 CREATE INDEX tasks_by_parent ON tasks (parent_id, sequence) WHERE parent_id IS NOT NULL;
 
 CREATE TABLE task_labels (

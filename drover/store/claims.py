@@ -5,6 +5,7 @@ Every write names the fence; a write that finds another one raises :class:`Lease
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,8 +16,8 @@ from drover.domain.states import State
 from drover.domain.verdicts import Completed, Failed, Parked, Released, Retry, Stopped, Verdict
 from drover.store.database import Database, Row, Transaction, Value
 from drover.store.events import tell
-from drover.store.rows import attempt_of, step_of
-from drover.store.tasks import get_task
+from drover.store.rows import attempt_of, step_of, task_of
+from drover.store.tasks import with_edges
 
 FOREVER = 2**62
 
@@ -49,13 +50,14 @@ class Claims:
 
         async def verb(tx: Transaction) -> Claim | None:
             now = self._clock.now()
-            await tx.run("wake_due", now=now)
+            if await tx.run("wake_due", now=now):
+                tx.ring()
             lease_until = tx.lease_now + self.lease_ms
             lease: dict[str, Value] = {"worker_id": worker.id, "lease_until": lease_until, "now": now}
             row = await _take(tx, lease, epic_id, task_ids)
             if row is None:
                 return None
-            task = await get_task(tx, str(row["id"]), now)
+            task = await with_edges(tx, row, now)
             await tx.run(
                 "add_attempt",
                 task_id=task.id,
@@ -192,9 +194,15 @@ class Claims:
 
         async def verb(tx: Transaction) -> Task:
             now = self._clock.now()
-            task = await get_task(tx, claim.task_id, now)
-            columns = _settled(task, verdict, now)
-            await self._fenced(tx, "settle_task", claim, **columns, now=now)
+            before = await tx.one("find_task", id=claim.task_id)
+            if before is None:
+                raise _lost(claim)
+            columns = _settled(task_of(before, now=now), verdict, now)
+            row = await tx.one(
+                "settle_task", id=claim.task_id, fence=claim.fence, worker_id=claim.worker_id, **columns, now=now
+            )
+            if row is None:
+                raise _lost(claim)
             outcome = columns["error_class"] if isinstance(verdict, Retry | Failed) else _OUTCOMES[verdict.kind]
             await tx.run(
                 "end_attempt",
@@ -208,7 +216,7 @@ class Claims:
                 await tx.run("publish_landing", task_id=claim.task_id, commit_oid=verdict.landed.commit, now=now)
             await _tell_verdict(tx, claim, verdict, now)
             tx.ring()
-            return await get_task(tx, claim.task_id, now)
+            return await with_edges(tx, row, now)
 
         return await self._database.write(verb)
 
@@ -293,20 +301,21 @@ class Claims:
     async def _fenced(self, tx: Transaction, query: str, claim: Claim, **values: Value) -> None:
         changed = await tx.run(query, id=claim.task_id, fence=claim.fence, worker_id=claim.worker_id, **values)
         if changed == 0:
-            raise LeaseLost(f"{claim.task_id} is no longer held by {claim.worker_id} (fence {claim.fence})")
+            raise _lost(claim)
         if changed != 1:
             raise StoreError(f"{query} changed {changed} rows")
 
 
 async def _take(tx: Transaction, lease: dict[str, Value], epic_id: str | None, task_ids: Sequence[str]) -> Row | None:
     if task_ids:
-        for id in task_ids:
-            if row := await tx.one("claim_task_by_id", id=id, **lease):
-                return row
-        return None
+        return await tx.one("claim_task_among", task_ids=json.dumps(list(task_ids)), **lease)
     if epic_id is not None:
         return await tx.one("claim_task_of_epic", epic_id=epic_id, **lease)
     return await tx.one("claim_task", **lease)
+
+
+def _lost(claim: Claim) -> LeaseLost:
+    return LeaseLost(f"{claim.task_id} is no longer held by {claim.worker_id} (fence {claim.fence})")
 
 
 _OUTCOMES = {"completed": None, "parked": None, "released": "interrupted", "stopped": "cancelled"}
@@ -347,7 +356,8 @@ def _settled(task: Task, verdict: Verdict, now: int) -> dict[str, Value]:
             if isinstance(verdict, Failed):
                 columns |= {"state": "failed", "failures": task.failures + 1}
             else:
-                columns |= {"attempt": task.attempt + 1}
+                # What has landed is not done once more: the same attempt goes on from its last step.
+                columns |= {"attempt": task.attempt + (task.landed_at is None)}
                 columns |= {"failures": task.failures + (verdict.charge == "attempt")}
                 columns |= {"conflicts": task.conflicts + (verdict.charge == "conflict")}
                 if verdict.until > now:

@@ -53,21 +53,35 @@ class Events:
         until: int | None = None,
         limit: int = PAGE,
     ) -> list[Event]:
-        """At most ``limit`` events with ``seq > after``, oldest first; times are unix ms, both ends included."""
+        """At most ``limit`` events with ``seq > after``, oldest first; times are unix ms, both ends included.
+
+        Whoever goes on from the last ``seq`` seen misses nothing: a number is shown only when every smaller
+        one is committed, or never will be.
+        """
+        last = await self.last_seq()
 
         async def verb(tx: Transaction) -> list[Row]:
             return await tx.all(
-                "list_events", after=after, task_id=task_id, epic_id=epic_id, since=since, until=until, page=limit
+                "list_events",
+                after=after,
+                last=last,
+                task_id=task_id,
+                epic_id=epic_id,
+                since=since,
+                until=until,
+                page=limit,
             )
 
         return [event_of(row) for row in await self._database.read(verb)]
 
     async def last_seq(self) -> int:
-        """The number of the newest event; 0 when there is none."""
+        """The number of the newest event that none can come before any more; 0 when there is none."""
 
         async def verb(tx: Transaction) -> int:
-            row = await tx.one("last_seq")
-            return int(row["seq"] or 0) if row else 0
+            # In this order: a writer that got its number before the first look is seen by the second.
+            last, first_open = await tx.one("last_event"), await tx.one("first_open_event")
+            numbers = [int(r["seq"]) for r in (last, first_open) if r is not None and r["seq"] is not None]
+            return min(numbers, default=0)
 
         return await self._database.read(verb)
 

@@ -34,7 +34,7 @@ class Landings:
         async def verb(tx: Transaction) -> None:
             now = self._clock.now()
             held = await tx.one(
-                "check_claim", id=claim.task_id, fence=claim.fence, worker_id=claim.worker_id, lease_now=tx.lease_now
+                "lock_claim", id=claim.task_id, fence=claim.fence, worker_id=claim.worker_id, lease_now=tx.lease_now
             )
             if held is None:
                 raise LeaseLost(f"{claim.task_id} is no longer held by {claim.worker_id} (fence {claim.fence})")
@@ -65,6 +65,7 @@ class Landings:
 
         async def verb(tx: Transaction) -> None:
             now = self._clock.now()
+            await tx.one("share_graph")
             changed = await tx.run(
                 "record_landed",
                 id=claim.task_id,
@@ -76,8 +77,6 @@ class Landings:
             if changed != 1:
                 row = await tx.one("find_task", id=claim.task_id)
                 if row is not None and row["landed_at"] is not None and row["fence"] == claim.fence:
-                    return
-                if row is not None and row["landed_at"] is not None and row["claimed_by"] == claim.worker_id:
                     return
                 raise LeaseLost(f"{claim.task_id} is no longer held by {claim.worker_id} (fence {claim.fence})")
             await tx.run("close_intents", task_id=claim.task_id, commit_oid=landed.commit, now=now)

@@ -5,9 +5,10 @@ Every public method is one transaction: the change, its events, its wake-up.
 
 from __future__ import annotations
 
+import json
 import random
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence, Set
 from itertools import islice
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from drover.domain.clock import Clock
 from drover.domain.errors import CycleError, NotFound, StoreError, UsageError, WrongState
 from drover.domain.ids import new_id
 from drover.domain.models import NewTask, Task
-from drover.domain.states import DEAD, State, Status, status_of
+from drover.domain.states import DEAD, TERMINAL, State, Status, status_of
 from drover.store.database import Database, Row, Transaction, Value
 from drover.store.events import tell
 from drover.store.rows import task_of
@@ -132,6 +133,7 @@ class Tasks:
         """Set these tasks' blocker counters to what their definition says."""
 
         async def verb(tx: Transaction) -> None:
+            await tx.one("lock_graph")
             for id in ids:
                 await tx.run("recount_blockers", id=id)
             tx.ring()
@@ -149,9 +151,12 @@ class Tasks:
 
         async def verb(tx: Transaction) -> list[Task]:
             now = self._clock.now()
+            if any(new.blocked_by or new.parent_id for new in news):
+                await tx.one("lock_graph")
             ids = [await self._insert(tx, new, now, by) for new in news]
             tx.ring()
-            return [await get_task(tx, id, now) for id in ids]
+            stranded = await _stranded(tx)
+            return [await get_task(tx, id, now, stranded=stranded) for id in ids]
 
         return await self._database.write(verb)
 
@@ -160,15 +165,23 @@ class Tasks:
             return str(row["id"])
         blockers = dict.fromkeys([await resolve(tx, name) for name in new.blocked_by], "asked")
         epic_id = await resolve_epic(tx, new.epic_id) if new.epic_id else None
-        parent, sequence = None, None
+        parent, sequence, follower = None, None, None
         if new.parent_id is not None:
-            parent = await get_task(tx, await resolve(tx, new.parent_id), now)
-            sequence, before = await _place_among(tx, parent, new.sequence)
+            parent_id = await resolve(tx, new.parent_id)
+            await tx.one("lock_task", id=parent_id)
+            parent = await get_task(tx, parent_id, now)
+            sequence, before, follower = await _place_among(tx, parent, new.sequence)
             epic_id = parent.epic_id
-            blockers |= dict.fromkeys(before, "order")
+            # Only what was asked for can wait for the parent: the parent waits for the rest itself.
+            circles = [(blocker, parent.id) for blocker in blockers]
+            blockers |= dict.fromkeys([before] if before else [], "order")
             blockers |= {b: "asked" for b in parent.blocked_by if not b.startswith(f"{parent.id}.")}
+            circles += [(blocker, follower) for blocker in blockers if follower]
+            await _refuse_circle(tx, f"{parent.id}.{sequence}", circles)
         columns: dict[str, Value] = {
-            **new.model_dump(exclude={"labels", "blocked_by", "epic_id", "parent_id", "sequence", "allow_no_change"}),
+            **new.model_dump(
+                exclude={"labels", "blocked_by", "epic_id", "parent_id", "sequence", "allow_no_change", "input"}
+            ),
             "allow_no_change": int(new.allow_no_change),
             "epic_id": epic_id,
             "parent_id": parent.id if parent else None,
@@ -179,7 +192,11 @@ class Tasks:
         }
         if parent is not None:
             columns |= {k: v for k, v in _inherited(parent).items() if columns[k] is None}
-        id = await self._insert_with_id(tx, columns, f"{parent.id}.{sequence}" if parent else None)
+        id, taken = await self._insert_with_id(tx, columns, f"{parent.id}.{sequence}" if parent else None)
+        if taken:
+            return id
+        if new.input is not None:
+            await tx.run("set_input", id=id, input=json.dumps(new.input))
         for label in dict.fromkeys(new.labels):
             await tx.run("add_label", task_id=id, label=label)
         for blocker, kind in blockers.items():
@@ -189,19 +206,22 @@ class Tasks:
         if parent is not None:
             await tx.run("add_blocker", task_id=parent.id, blocker_id=id, kind="child", now=now)
             await tx.run("recount_blockers", id=parent.id)
+        if follower is not None and await tx.run("add_blocker", task_id=follower, blocker_id=id, kind="order", now=now):
+            await tx.run("recount_blockers", id=follower)
         await tell(tx, "task.created", now, task_id=id, epic_id=epic_id, data={"title": new.title, "by": by})
         return id
 
-    async def _insert_with_id(self, tx: Transaction, columns: dict[str, Value], wanted: str | None) -> str:
-        if wanted is not None:
-            if await tx.run("add_task", id=wanted, **columns) != 1:
-                raise WrongState(f"{wanted} exists already", hint=f"drover info {wanted}")
-            return wanted
+    async def _insert_with_id(self, tx: Transaction, columns: dict[str, Value], wanted: str | None) -> tuple[str, bool]:
+        """The new task's id; or the id of the task that another process has added under this key meanwhile, and True."""
         for length in range(4, 12):
             for _ in range(ID_TRIES_PER_LENGTH):
-                id = new_id("task", length, self._rng)
+                id = wanted or new_id("task", length, self._rng)
                 if await tx.run("add_task", id=id, **columns) == 1:
-                    return id
+                    return id, False
+                if columns["key"] is not None and (row := await tx.one("find_task_by_key", key=columns["key"])):
+                    return str(row["id"]), True
+                if wanted is not None:
+                    raise WrongState(f"{wanted} exists already", hint=f"drover info {wanted}")
         raise StoreError("no free task id was found")
 
     # ------------------------------------------------------------ the graph
@@ -213,13 +233,11 @@ class Tasks:
             if task.state in (State.COMPLETED, State.RUNNING) or task.landed_at is not None:
                 raise WrongState(f"{task.id} is {task.status}; blockers come before the work", hint=None)
             blockers = [await resolve(tx, b) for b in by]
-            edges: defaultdict[str, list[str]] = defaultdict(list)
-            for row in await tx.all("list_blockers"):
-                edges[str(row["task_id"])].append(str(row["blocker_id"]))
+            edges = await _edges(tx)
             edges[task.id].extend(blockers)
             if cycle := graph.find_cycle(edges, task.id):
                 raise CycleError(cycle)
-            for blocker in blockers:
+            for blocker in dict.fromkeys(blockers):
                 await tx.run("add_blocker", task_id=task.id, blocker_id=blocker, kind="asked", now=now)
             await tx.run("recount_blockers", id=task.id)
             await tell(
@@ -231,19 +249,19 @@ class Tasks:
                 data={"blocked_by": blockers, "by": operator},
             )
 
-        return await self._change(name, verb)
+        return await self._change(name, verb, edges=True)
 
     async def unblock(self, name: str, by: Iterable[str], *, operator: str | None = None) -> Task:
         """Take blockers away; :class:`NotFound` for one it does not have."""
 
         async def verb(tx: Transaction, task: Task, now: int) -> None:
-            for blocker in [await resolve(tx, b) for b in by]:
+            for blocker in dict.fromkeys([await resolve(tx, b) for b in by]):
                 if await tx.run("remove_blocker", task_id=task.id, blocker_id=blocker) != 1:
                     raise NotFound(f"{task.id} is not blocked by {blocker}", hint=f"drover info {task.id}")
             await tx.run("recount_blockers", id=task.id)
             await tell(tx, "task.unblocked", now, task_id=task.id, epic_id=task.epic_id, data={"by": operator})
 
-        return await self._change(name, verb)
+        return await self._change(name, verb, edges=True)
 
     async def resolve(self, name: str, *, note: str = "", operator: str | None = None) -> Task:
         """Drop the task's remaining blockers, on record."""
@@ -266,14 +284,19 @@ class Tasks:
                 data={"dropped": dropped, "note": note, "by": operator},
             )
 
-        return await self._change(name, verb)
+        return await self._change(name, verb, edges=True)
 
     # ------------------------------------------------------------ the operator's hand
 
     async def edit(
         self, name: str, changes: dict[str, Value | tuple[str, ...]], *, operator: str | None = None
     ) -> Task:
-        """Change columns of a task that is not running. ``labels`` is a tuple, everything else a column."""
+        """Change columns of a task that is not running. ``labels`` is a tuple, everything else a column.
+
+        :class:`UsageError` for a column that is not to be edited.
+        """
+        if unknown := sorted(set(changes) - {*_EDITABLE, "labels"}):
+            raise UsageError(f"{', '.join(unknown)} cannot be edited", hint=f"one of {', '.join(_EDITABLE)}, labels")
 
         async def verb(tx: Transaction, task: Task, now: int) -> None:
             columns: dict[str, Value] = {column: getattr(task, column) for column in _EDITABLE}
@@ -301,7 +324,7 @@ class Tasks:
         """Cancel an unfinished task. A worker that holds it loses its claim by this and stops the agent."""
 
         async def verb(tx: Transaction, task: Task, now: int) -> None:
-            if task.state in (State.COMPLETED, State.CANCELLED):
+            if task.state in TERMINAL:
                 raise WrongState(f"{task.id} is {task.status}", hint=f"drover info {task.id}")
             if task.landed_at is not None:
                 raise WrongState(f"{task.id} has landed already and only waits to be published", hint="drover status")
@@ -328,7 +351,8 @@ class Tasks:
 
         ``max_attempts`` is what holds for tasks that name none themselves.
 
-        ``fresh``: its work in progress is not carried over (it stays on its snapshot ref).
+        ``fresh``: its work in progress is not carried over (it stays on its snapshot ref). What has landed already
+        does not land again: such a task goes on where it was.
         """
 
         async def verb(tx: Transaction, task: Task, now: int) -> None:
@@ -337,7 +361,10 @@ class Tasks:
             used_up = task.state is State.FAILED and task.failures >= (task.max_attempts or max_attempts)
             if used_up and not force:
                 raise WrongState(f"{task.id} has used up its attempts", hint=f"drover retry --force {task.id}")
-            await self._start_over(tx, task, now, fresh=fresh)
+            if task.landed_at is not None:
+                await self._move(tx, task, State.QUEUED, now, forgiven=True)
+            else:
+                await self._start_over(tx, task, now, fresh=fresh)
             await tell(
                 tx, "task.retried", now, task_id=task.id, epic_id=task.epic_id, data={"by": operator, "fresh": fresh}
             )
@@ -355,20 +382,28 @@ class Tasks:
                 tx, "task.reset", now, task_id=task.id, epic_id=task.epic_id, data={"by": operator, "fresh": fresh}
             )
 
-        return await self._change(name, verb)
+        return await self._change(name, verb, edges=True)
 
     async def _start_over(self, tx: Transaction, task: Task, now: int, *, fresh: bool) -> None:
         """A new generation: attempts are counted from here, and an earlier landing is no longer this one's."""
         if task.landed_at is not None:
             await tx.run("raise_dependents", blocker_id=task.id)
         await self._move(tx, task, State.QUEUED, now, attempt=task.attempt + 1, fresh=fresh)
-        await tx.run("recount_blockers", id=task.id)
 
     async def _move(
-        self, tx: Transaction, task: Task, state: State, now: int, *, attempt: int | None = None, fresh: bool = False
+        self,
+        tx: Transaction,
+        task: Task,
+        state: State,
+        now: int,
+        *,
+        attempt: int | None = None,
+        fresh: bool = False,
+        forgiven: bool = False,
     ) -> None:
         over = attempt is not None
-        error = None if over else task.error
+        forgiven = forgiven or over
+        error = None if forgiven else task.error
         moved = await tx.run(
             "move_task",
             id=task.id,
@@ -381,8 +416,8 @@ class Tasks:
             fresh=int(fresh),
             attempt=attempt if attempt is not None else task.attempt,
             first_attempt=attempt if attempt is not None else task.first_attempt,
-            failures=0 if over else task.failures,
-            conflicts=0 if over else task.conflicts,
+            failures=0 if forgiven else task.failures,
+            conflicts=0 if forgiven else task.conflicts,
             error_class=error.error_class if error else None,
             error_message=error.message if error else None,
             error_advice=error.what_to_do if error else None,
@@ -394,10 +429,18 @@ class Tasks:
         if moved != 1:
             raise WrongState(f"{task.id} changed meanwhile", hint="look again: drover info " + task.id)
 
-    async def _change(self, name: str, verb: Callable[[Transaction, Task, int], Awaitable[None]]) -> Task:
+    async def _change(
+        self, name: str, verb: Callable[[Transaction, Task, int], Awaitable[None]], *, edges: bool = False
+    ) -> Task:
+        """Do ``verb`` to a task that nobody else changes meanwhile. ``edges``: nor anybody an edge or a landing."""
+
         async def whole(tx: Transaction) -> Task:
             now = self._clock.now()
-            task = await get_task(tx, await resolve(tx, name), now)
+            if edges:
+                await tx.one("lock_graph")
+            id = await resolve(tx, name)
+            await tx.one("lock_task", id=id)
+            task = await get_task(tx, id, now)
             await verb(tx, task, now)
             tx.ring()
             return await get_task(tx, task.id, now)
@@ -416,18 +459,37 @@ def _inherited(parent: Task) -> dict[str, Value]:
     return {name: getattr(parent, name) for name in names}
 
 
-async def _place_among(tx: Transaction, parent: Task, wanted: int | None) -> tuple[int, list[str]]:
-    """The number of a new sub-task, and the siblings it comes after."""
+async def _place_among(tx: Transaction, parent: Task, wanted: int | None) -> tuple[int, str | None, str | None]:
+    """The number of a new sub-task, the sibling it comes after, and the one that has yet to begin after it."""
     if parent.parent_id is not None:
         raise UsageError(
             f"{parent.id} is a sub-task itself; sub-tasks have none", hint=f"use --parent {parent.parent_id}"
         )
     if parent.state is State.RUNNING or parent.state is State.COMPLETED or parent.landed_at is not None:
         raise WrongState(f"{parent.id} is {parent.status}; sub-tasks come before it", hint=f"drover info {parent.id}")
-    siblings = [(int(r["sequence"] or 0), str(r["id"])) for r in await tx.all("list_children", parent_id=parent.id)]
-    sequence = wanted if wanted is not None else max((n for n, _ in siblings), default=0) + 1
-    earlier = [id for n, id in siblings if n < sequence]
-    return sequence, earlier[-1:]
+    siblings = await tx.all("list_children", parent_id=parent.id)
+    sequence = wanted if wanted is not None else max((int(r["sequence"] or 0) for r in siblings), default=0) + 1
+    earlier = [str(r["id"]) for r in siblings if int(r["sequence"] or 0) < sequence]
+    later = [r for r in siblings if int(r["sequence"] or 0) > sequence]
+    waits = later and later[0]["landed_at"] is None and later[0]["state"] not in (State.RUNNING, State.COMPLETED)
+    return sequence, earlier[-1] if earlier else None, str(later[0]["id"]) if waits else None
+
+
+async def _refuse_circle(tx: Transaction, new: str, pairs: list[tuple[str, str]]) -> None:
+    """A new task may not wait for what will wait for it; pairs of a blocker of it and a dependent of it."""
+    for blocker, dependent in pairs:
+        if blocker == dependent or await tx.one("find_wait", task_id=blocker, blocker_id=dependent):
+            edges = await _edges(tx)
+            edges[new] = [blocker]
+            edges[dependent].append(new)
+            raise CycleError(graph.find_cycle(edges, new) or (new, dependent, new))
+
+
+async def _edges(tx: Transaction) -> defaultdict[str, list[str]]:
+    edges: defaultdict[str, list[str]] = defaultdict(list)
+    for row in await tx.all("list_blockers"):
+        edges[str(row["task_id"])].append(str(row["blocker_id"]))
+    return edges
 
 
 # ---------------------------------------------------------------- readings shared by the verbs of the store
@@ -437,16 +499,13 @@ async def resolve(tx: Transaction, name: str) -> str:
     """The id that ``name`` is, or the only one that begins with it."""
     if await tx.one("find_task", id=name):
         return name
+    query = "list_ids_between" if "." in name else "list_root_ids_between"
     for low in (name, f"task-{name}"):
-        rows = await tx.all("list_ids_between", low=low, high=low + "~")
+        rows = await tx.all(query, low=low, high=low + "~")
         if len(rows) == 1:
             return str(rows[0]["id"])
-        # A task and its sub-tasks share a prefix: the shortest is meant.
-        ids = sorted((str(r["id"]) for r in rows), key=len)
-        if ids and all(i.startswith(ids[0] + ".") for i in ids[1:]):
-            return ids[0]
         if rows:
-            raise NotFound(f"{name!r} could be {', '.join(ids)}", hint="type more of the id")
+            raise NotFound(f"{name!r} could be {', '.join(str(r['id']) for r in rows)}", hint="type more of the id")
     raise NotFound(f"no task {name!r}", hint="drover list")
 
 
@@ -463,16 +522,34 @@ async def resolve_epic(tx: Transaction, name: str) -> str:
     raise NotFound(f"no epic {name!r}", hint="drover epic list")
 
 
-async def get_task(tx: Transaction, id: str, now: int) -> Task:
-    """One task with its edges."""
+async def get_task(tx: Transaction, id: str, now: int, *, stranded: Set[str] | None = None) -> Task:
+    """One task with its edges. ``stranded``: ids of the stranded ones, where they are known."""
     row = await tx.one("find_task", id=id)
     if row is None:
         raise NotFound(f"no task {id!r}", hint="drover list")
-    labels = [str(r["label"]) for r in await tx.all("list_labels_of_task", id=id)]
-    blocked_by = [str(r["blocker_id"]) for r in await tx.all("list_blockers_of_task", task_id=id)]
-    blocks = [str(r["task_id"]) for r in await tx.all("list_dependents_of_task", blocker_id=id)]
-    stranded = bool(row["open_blockers"]) and id in {r["id"] for r in await tx.all("list_stranded")}
-    return task_of(row, now=now, labels=labels, blocked_by=blocked_by, blocks=blocks, stranded=stranded)
+    return await with_edges(tx, row, now, stranded=stranded)
+
+
+async def with_edges(tx: Transaction, row: Row, now: int, *, stranded: Set[str] | None = None) -> Task:
+    """The task of a whole row of ``tasks``."""
+    id = str(row["id"])
+    edges: dict[str, list[str]] = {"label": [], "blocker": [], "dependent": []}
+    for edge in await tx.all("list_edges_of_task", id=id):
+        edges[str(edge["kind"])].append(str(edge["other"]))
+    if row["open_blockers"] and stranded is None:
+        stranded = await _stranded(tx)
+    return task_of(
+        row,
+        now=now,
+        labels=edges["label"],
+        blocked_by=edges["blocker"],
+        blocks=edges["dependent"],
+        stranded=bool(row["open_blockers"]) and id in (stranded or ()),
+    )
+
+
+async def _stranded(tx: Transaction) -> Set[str]:
+    return {str(r["id"]) for r in await tx.all("list_stranded")}
 
 
 async def load_tasks(tx: Transaction, epic_id: str | None, now: int) -> list[Task]:
@@ -490,7 +567,7 @@ async def load_tasks(tx: Transaction, epic_id: str | None, now: int) -> list[Tas
     for row in await tx.all("list_blockers"):
         blocked_by[str(row["task_id"])].append(str(row["blocker_id"]))
         blocks[str(row["blocker_id"])].append(str(row["task_id"]))
-    stranded = {r["id"] for r in await tx.all("list_stranded")}
+    stranded = await _stranded(tx)
     return [
         task_of(
             row,

@@ -16,10 +16,13 @@ UPDATE attempts SET session_id = :session_id WHERE task_id = :task_id AND fence 
 UPDATE attempts SET alive_at = :alive_at WHERE task_id = :task_id AND fence = :fence AND ended_at IS NULL;
 
 -- name: note_report
+-- What was used is always worth knowing; an execution that was closed keeps the outcome it was closed with.
 UPDATE attempts
-   SET outcome = :outcome, resumed = coalesce(:resumed, resumed), session_id = coalesce(:session_id, session_id),
+   SET outcome = CASE WHEN ended_at IS NULL THEN CAST(:outcome AS text) ELSE outcome END,
+       error = CASE WHEN ended_at IS NULL THEN CAST(:error AS text) ELSE error END,
+       resumed = coalesce(:resumed, resumed), session_id = coalesce(:session_id, session_id),
        input_tokens = :input_tokens, output_tokens = :output_tokens, cost_microusd = :cost_microusd,
-       turns = :turns, model = :model, error = :error
+       turns = :turns, model = :model
  WHERE task_id = :task_id AND fence = :fence;
 
 -- name: end_attempt
@@ -36,6 +39,7 @@ SELECT a.*, w.boot_id, w.pid AS worker_pid, w.process_started
  WHERE a.ended_at IS NULL AND a.host = :host;
 
 -- name: sum_usage
-SELECT coalesce(sum(input_tokens), 0) AS input_tokens, coalesce(sum(output_tokens), 0) AS output_tokens,
-       coalesce(sum(cost_microusd), 0) AS cost_microusd
+SELECT CAST(coalesce(sum(input_tokens), 0) AS bigint) AS input_tokens,
+       CAST(coalesce(sum(output_tokens), 0) AS bigint) AS output_tokens,
+       CAST(coalesce(sum(cost_microusd), 0) AS bigint) AS cost_microusd
   FROM attempts WHERE started_at >= :since;

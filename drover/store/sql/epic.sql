@@ -6,13 +6,13 @@ ON CONFLICT (id) DO NOTHING;
 SELECT * FROM epics WHERE id = :id;
 
 -- name: list_epics
-SELECT * FROM epics ORDER BY created_at, id;
+SELECT * FROM epics ORDER BY number;
 
 -- name: list_epic_ids_between
 SELECT id FROM epics WHERE id >= :low AND id < :high ORDER BY id LIMIT 3;
 
 -- name: count_epic_tasks
-SELECT epic_id, count(*) AS total, sum(CASE WHEN state = 'completed' THEN 1 ELSE 0 END) AS completed
+SELECT epic_id, count(*) AS total, count(completed_at) AS completed
   FROM tasks WHERE epic_id IS NOT NULL GROUP BY epic_id;
 
 -- name: close_epic

@@ -1,15 +1,19 @@
 -- name: add_task
--- No row back when the id is taken; a key that is taken is looked up before.
+-- Nothing is added when the id or the key is taken.
 INSERT INTO tasks (id, title, description, epic_id, parent_id, sequence, type, priority, key, agent, test_mode,
                    test_scope, test_command, timeout_ms, max_attempts, allow_no_change, open_blockers, created_by,
                    created_at, updated_at)
 VALUES (:id, :title, :description, :epic_id, :parent_id, :sequence, :type, :priority, :key, :agent, :test_mode,
         :test_scope, :test_command, :timeout_ms, :max_attempts, :allow_no_change, :open_blockers, :created_by,
         :now, :now)
-ON CONFLICT (id) DO NOTHING;
+ON CONFLICT DO NOTHING;
 
 -- name: find_task
 SELECT * FROM tasks WHERE id = :id;
+
+-- name: lock_task
+-- From here to the end of the transaction nobody else changes the task; on SQLite nobody else writes anyway.
+SELECT id FROM tasks WHERE id = :id /*pg: FOR NO KEY UPDATE */ /*:pg*/;
 
 -- name: find_task_by_key
 SELECT id FROM tasks WHERE key = :key;
@@ -18,23 +22,31 @@ SELECT id FROM tasks WHERE key = :key;
 -- Ids that begin with a prefix: :low is the prefix, :high the prefix followed by a letter after every other.
 SELECT id FROM tasks WHERE id >= :low AND id < :high ORDER BY id LIMIT 3;
 
+-- name: list_root_ids_between
+-- The same without sub-tasks, whose ids all begin with their parent's.
+SELECT id FROM tasks WHERE id >= :low AND id < :high AND parent_id IS NULL ORDER BY id LIMIT 3;
+
 -- name: list_tasks
-SELECT * FROM tasks ORDER BY created_at, id;
+SELECT * FROM tasks ORDER BY number;
 
 -- name: list_tasks_of_epic
-SELECT * FROM tasks WHERE epic_id = :epic_id ORDER BY created_at, id;
+SELECT * FROM tasks WHERE epic_id = :epic_id ORDER BY number;
 
 -- name: list_tasks_in_state
-SELECT * FROM tasks WHERE state = :state ORDER BY priority DESC, created_at, id;
+SELECT * FROM tasks WHERE state = :state ORDER BY priority DESC, number;
 
 -- name: list_children
-SELECT id, sequence, state FROM tasks WHERE parent_id = :parent_id ORDER BY sequence;
+SELECT id, sequence, state, landed_at FROM tasks WHERE parent_id = :parent_id ORDER BY sequence;
 
 -- name: list_labels
 SELECT task_id, label FROM task_labels ORDER BY label;
 
--- name: list_labels_of_task
-SELECT label FROM task_labels WHERE task_id = :id ORDER BY label;
+-- name: list_edges_of_task
+-- Its labels, its blockers and its dependents.
+SELECT 'label' AS kind, label AS other FROM task_labels WHERE task_id = :id
+UNION ALL SELECT 'blocker', blocker_id FROM blockers WHERE task_id = :id
+UNION ALL SELECT 'dependent', task_id FROM blockers WHERE blocker_id = :id
+ ORDER BY 2;
 
 -- name: add_label
 INSERT INTO task_labels (task_id, label) VALUES (:task_id, :label) ON CONFLICT (task_id, label) DO NOTHING;
@@ -69,6 +81,14 @@ DELETE FROM blockers WHERE task_id = :task_id AND blocker_id = :blocker_id;
 -- name: remove_blockers
 DELETE FROM blockers WHERE task_id = :task_id;
 
+-- name: lock_graph
+-- Whoever adds or drops edges, or takes a landing back, does it alone; landings go on beside one another
+-- (share_graph) but not beside that, or a counter would miss a landing it was counted without.
+/*pg: LOCK TABLE blockers IN EXCLUSIVE MODE */ SELECT 1 /*:pg*/;
+
+-- name: share_graph
+/*pg: LOCK TABLE blockers IN ROW SHARE MODE */ SELECT 1 /*:pg*/;
+
 -- name: list_blockers
 SELECT task_id, blocker_id, kind FROM blockers ORDER BY task_id, created_at, blocker_id;
 
@@ -77,16 +97,24 @@ SELECT b.blocker_id, b.kind, t.state, t.landed_at, t.landed_commit
   FROM blockers b JOIN tasks t ON t.id = b.blocker_id
  WHERE b.task_id = :task_id ORDER BY b.created_at, b.blocker_id;
 
--- name: list_dependents_of_task
-SELECT b.task_id, b.kind FROM blockers b WHERE b.blocker_id = :blocker_id ORDER BY b.task_id;
+-- name: find_wait
+-- Whether :task_id waits, directly or not, for :blocker_id.
+WITH RECURSIVE waits_for (id) AS (
+    SELECT blocker_id FROM blockers WHERE task_id = :task_id
+    UNION
+    SELECT b.blocker_id FROM waits_for w JOIN blockers b ON b.task_id = w.id
+)
+SELECT id FROM waits_for WHERE id = :blocker_id;
 
 -- name: list_stranded
--- Unfinished tasks that stand, directly or not, behind one that failed or was cancelled.
+-- Unfinished tasks that stand, directly or not, behind one that failed or was cancelled. What has landed
+-- holds nobody up, whatever it had waited for itself.
 WITH RECURSIVE stranded (id) AS (
     SELECT b.task_id FROM tasks d JOIN blockers b ON b.blocker_id = d.id
      WHERE d.state IN ('failed', 'cancelled') AND d.landed_at IS NULL
     UNION
-    SELECT b.task_id FROM stranded s JOIN blockers b ON b.blocker_id = s.id
+    SELECT b.task_id FROM stranded s JOIN tasks m ON m.id = s.id JOIN blockers b ON b.blocker_id = s.id
+     WHERE m.landed_at IS NULL
 )
 SELECT t.id FROM stranded s JOIN tasks t ON t.id = s.id
  WHERE t.open_blockers > 0 AND t.state IN ('queued', 'waiting', 'paused');
@@ -99,9 +127,11 @@ UPDATE tasks
  WHERE id = :id;
 
 -- name: lower_dependents
--- Called once when a blocker lands.
+-- Called once when a blocker lands. Two landings may share dependents: both take them in the order of their ids.
 UPDATE tasks SET open_blockers = open_blockers - 1
- WHERE id IN (SELECT task_id FROM blockers WHERE blocker_id = :blocker_id)
+ WHERE id IN (/*pg: SELECT id FROM tasks WHERE id IN ( */ /*:pg*/
+              SELECT task_id FROM blockers WHERE blocker_id = :blocker_id
+              /*pg: ) ORDER BY id FOR NO KEY UPDATE */ /*:pg*/)
 RETURNING id, epic_id, state, open_blockers;
 
 -- name: raise_dependents
@@ -119,9 +149,11 @@ SELECT t.id, t.open_blockers, (SELECT count(*) FROM blockers b JOIN tasks x ON x
 -- ------------------------------------------------------------ claims
 
 -- name: wake_due
--- What waited for a time that has come is queued again.
+-- What waited for a time that has come is queued again. Nobody waits for a row another host wakes.
 UPDATE tasks SET state = 'queued', reason = NULL, detail = NULL, due_at = NULL
- WHERE state = 'waiting' AND due_at <= :now;
+ WHERE state = 'waiting' AND due_at <= :now
+   /*pg: AND id IN (SELECT id FROM tasks WHERE state = 'waiting' AND due_at <= :now FOR NO KEY UPDATE SKIP LOCKED) */
+   /*:pg*/;
 
 -- name: claim_task
 -- The best ready task for one worker: priority, then age. Nobody waits for a row another claim holds.
@@ -130,7 +162,7 @@ UPDATE tasks
        started_at = coalesce(started_at, :now), updated_at = :now
  WHERE state = 'queued' AND open_blockers = 0
    AND id = (SELECT id FROM tasks WHERE state = 'queued' AND open_blockers = 0
-              ORDER BY priority DESC, created_at, id LIMIT 1 /*pg: FOR UPDATE SKIP LOCKED */ /*:pg*/)
+              ORDER BY priority DESC, number LIMIT 1 /*pg: FOR NO KEY UPDATE SKIP LOCKED */ /*:pg*/)
 RETURNING *;
 
 -- name: claim_task_of_epic
@@ -139,14 +171,19 @@ UPDATE tasks
        started_at = coalesce(started_at, :now), updated_at = :now
  WHERE state = 'queued' AND open_blockers = 0
    AND id = (SELECT id FROM tasks WHERE state = 'queued' AND open_blockers = 0 AND epic_id = :epic_id
-              ORDER BY priority DESC, created_at, id LIMIT 1 /*pg: FOR UPDATE SKIP LOCKED */ /*:pg*/)
+              ORDER BY priority DESC, number LIMIT 1 /*pg: FOR NO KEY UPDATE SKIP LOCKED */ /*:pg*/)
 RETURNING *;
 
--- name: claim_task_by_id
+-- name: claim_task_among
+-- :task_ids is a JSON list.
 UPDATE tasks
    SET state = 'running', fence = fence + 1, claimed_by = :worker_id, lease_until = :lease_until, executing = 0,
        started_at = coalesce(started_at, :now), updated_at = :now
- WHERE id = :id AND state = 'queued' AND open_blockers = 0
+ WHERE state = 'queued' AND open_blockers = 0
+   AND id = (SELECT id FROM tasks WHERE state = 'queued' AND open_blockers = 0
+                AND id IN (SELECT /*pg: json_array_elements_text(CAST(:task_ids AS json)) */
+                                  value FROM json_each(:task_ids) /*:pg*/)
+              ORDER BY priority DESC, number LIMIT 1 /*pg: FOR NO KEY UPDATE SKIP LOCKED */ /*:pg*/)
 RETURNING *;
 
 -- name: renew_lease
@@ -157,6 +194,12 @@ UPDATE tasks SET lease_until = :lease_until
 -- name: check_claim
 SELECT 1 AS held FROM tasks
  WHERE id = :id AND fence = :fence AND claimed_by = :worker_id AND state = 'running' AND lease_until > :lease_now;
+
+-- name: lock_claim
+-- As check_claim, and the claim stays as it is until the transaction ends.
+SELECT 1 AS held FROM tasks
+ WHERE id = :id AND fence = :fence AND claimed_by = :worker_id AND state = 'running' AND lease_until > :lease_now
+ /*pg: FOR NO KEY UPDATE */ /*:pg*/;
 
 -- name: start_agent
 UPDATE tasks SET executing = 1, executions = executions + 1, updated_at = :now
@@ -169,7 +212,8 @@ UPDATE tasks
        executing = 0, attempt = :attempt, failures = :failures, conflicts = :conflicts, troubles = :troubles,
        interruptions = :interruptions, error_class = :error_class, error_message = :error_message,
        error_advice = :error_advice, completed_at = :completed_at, updated_at = :now
- WHERE id = :id AND fence = :fence AND claimed_by = :worker_id AND state = 'running';
+ WHERE id = :id AND fence = :fence AND claimed_by = :worker_id AND state = 'running'
+RETURNING *;
 
 -- name: rescue_task
 -- Taken from a worker whose lease has ended (:lease_now) or who is proven dead (:lease_now far in the future).
@@ -204,7 +248,7 @@ UPDATE tasks
        executing = 0, attempt = :attempt, first_attempt = :first_attempt, failures = :failures,
        conflicts = :conflicts, troubles = 0, fresh = :fresh, error_class = :error_class, error_message = :error_message,
        error_advice = :error_advice, landed_commit = :landed_commit, landed_at = :landed_at,
-       completed_at = :completed_at, updated_at = :now
+       completed_at = :completed_at, result = NULL, updated_at = :now
  WHERE id = :id AND fence = :fence AND state = :was;
 
 -- name: record_landed
