@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from drover.cli.options import Common, option
+from drover.cli.options import NOTHING_SAID, Common, option
 from drover.cli.output import Printer, Styled, status_word
 from drover.cli.session import printer_of
 from drover.domain.errors import DroverError, UsageError
@@ -37,7 +37,7 @@ async def demo(
     ] = "scripted",
     keep: Annotated[bool, option("--keep", help="Keep the repository afterwards.")] = False,
     postgres: Annotated[str | None, option("--postgres", metavar="URL", help="Keep the backlog there.")] = None,
-    common: Common = Common(),  # noqa: B008 - frozen
+    common: Common = NOTHING_SAID,
 ) -> int:
     """Show the whole promise with no agent, key or network: a run, a hard kill, a resume, a proof.
 
@@ -126,6 +126,7 @@ async def _run_and_kill(
                     others = {t.id for t in tasks[1:]}
                     landed = (await drover.task(tasks[0].id)).landed_at is not None
                     if landed and event.type == "task.started" and event.task_id in others:
+                        await _wait_for_work(drover, str(event.task_id))
                         break
                 group.cancel_scope.cancel()
     except TimeoutError:
@@ -137,6 +138,16 @@ async def _run_and_kill(
         with anyio.CancelScope(shield=True):
             await process.aclose()
     printer.line(Styled("  kill -9", "red"), f" {process.pid}: the run is gone in the middle of its work")
+
+
+async def _wait_for_work(drover: Drover, task_id: str) -> None:
+    """Until the agent has changed something in its worktree: that is what "in the middle" means."""
+    import anyio
+
+    worktree = drover.places.worktree(task_id)
+    before = {path.name for path in worktree.iterdir()}
+    while {path.name for path in worktree.iterdir()} <= before:
+        await anyio.sleep(0.05)
 
 
 async def _drain(stream: object) -> None:
