@@ -46,7 +46,7 @@ async def demo(
     end what was done how often.
     """
     printer = printer_of(common)
-    root = Path(directory).absolute() if directory else Path(tempfile.mkdtemp(prefix="drover-demo-"))  # noqa: ASYNC240
+    root = Path(directory).absolute() if directory else Path(tempfile.mkdtemp(prefix="drover-demo-"))
     if directory and root.exists() and any(root.iterdir()):
         raise UsageError(f"{root} is not empty", hint="name a directory that does not exist yet")
     root.mkdir(parents=True, exist_ok=True)
@@ -146,7 +146,7 @@ async def _wait_for_work(drover: Drover, task_id: str) -> None:
 
     worktree = drover.places.worktree(task_id)
     before = {path.name for path in worktree.iterdir()}
-    while {path.name for path in worktree.iterdir()} <= before:
+    while {path.name for path in worktree.iterdir()} <= before:  # noqa: ASYNC110 - another process's file rings no bell
         await anyio.sleep(0.05)
 
 
