@@ -7,32 +7,19 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import NamedTuple
 
 import anyio
-from anyio import to_thread
 
 from drover.domain.errors import DroverError, GitError
 from drover.domain.models import Frozen
 from drover.git.changes import Change, changes_between
+from drover.git.checkouts import Checkout, git_dirs, holds_lock, list_checkouts, read_head, release, take_lock
 from drover.git.commit import make_commit
+from drover.git.durable import on_disk
 from drover.git.landing import Conflicted, branch_ref, lane_ref, merge_trees
-from drover.git.overlap import Blocked, operation_names
+from drover.git.overlap import Blocked
 from drover.git.repo import Identity, RefChange, RefMoved, Repo
-from drover.git.two_tree import (
-    Checkout,
-    Record,
-    holds_lock,
-    look,
-    read_head,
-    read_record,
-    release,
-    settle,
-    take_lock,
-    write,
-    write_record,
-)
+from drover.git.two_tree import Record, look, read_record, settle, write, write_record
 from drover.process import end_marked
 
 _TRIES = 3  # when others move the branch or switch to it meanwhile
@@ -71,7 +58,7 @@ async def publish(repo: Repo, *, branch: str, new: str) -> Published | Blocked |
 
     Raises GitError when there is no such branch, DiskFull when the files do not fit.
     """
-    await to_thread.run_sync(_make_state_dir, repo)
+    await on_disk(_make_state_dir, repo)
     with _alone(repo) as alone:
         if not alone:
             return Blocked(why="another publishing is under way")
@@ -87,7 +74,7 @@ async def publish(repo: Repo, *, branch: str, new: str) -> Published | Blocked |
 
 async def finish_publishing(repo: Repo) -> Blocked | None:
     """Finish or take back what a killed publishing left, as :func:`publish` does first; for drover's start."""
-    if not await to_thread.run_sync(repo.state_dir.is_dir):
+    if not await on_disk(repo.state_dir.is_dir):
         return None
     with _alone(repo) as alone:
         return await _finish(repo) if alone else Blocked(why="another publishing is under way")
@@ -149,9 +136,9 @@ def _marker(repo: Repo) -> str:
 
 
 async def _finish(repo: Repo) -> Blocked | None:
-    record = await to_thread.run_sync(read_record, repo)
-    git_dirs = await to_thread.run_sync(_git_dirs, repo)
-    held = [git_dir for git_dir in git_dirs if holds_lock(Checkout(path=git_dir, git_dir=git_dir))]
+    record = await on_disk(read_record, repo)
+    everywhere = [Checkout(path=git_dir, git_dir=git_dir) for git_dir in await on_disk(git_dirs, repo)]
+    held = [checkout for checkout in everywhere if holds_lock(checkout)]
     if record is None and not held:
         return None
     # drover was killed, its git perhaps not: nothing is decided while that one still writes.
@@ -162,8 +149,8 @@ async def _finish(repo: Repo) -> Blocked | None:
             blocked = await settle(repo, record, touched, _marker(repo))
         if blocked is not None:
             return blocked
-    for git_dir in held:  # locked, but killed before anything was begun
-        release(Checkout(path=git_dir, git_dir=git_dir))
+    for checkout in held:  # locked, but killed before anything was begun
+        release(checkout)
     return None
 
 
@@ -179,7 +166,7 @@ async def _publish_once(repo: Repo, ref: str, new: str) -> Published | Blocked |
         return Published(old=old, new=old)
     if not await repo.is_ancestor(old, new):
         return Diverged(tip=old)
-    checkouts = await _list_checkouts(repo, ref)
+    checkouts = await list_checkouts(repo, ref)
     if isinstance(checkouts, Blocked):
         return checkouts
     try:
@@ -192,7 +179,7 @@ async def _publish_once(repo: Repo, ref: str, new: str) -> Published | Blocked |
 
 async def _move_alone(repo: Repo, ref: str, old: str, new: str) -> Published | None:
     await _move_ref(repo, ref, old, new)
-    if not await _list_checkouts(repo, ref):
+    if not await list_checkouts(repo, ref):
         return Published(old=old, new=new)
     # Somebody switched to the branch in that moment, to its old files: take the move back, and do it with them.
     await _move_ref(repo, ref, new, old)
@@ -218,7 +205,7 @@ async def _move_with_checkouts(repo: Repo, record: Record) -> Published | Blocke
     with anyio.fail_after(_SECTION_S, shield=True):
         blocked = await _lock_and_look(repo, record, touched, marker)
         if blocked is None:
-            await to_thread.run_sync(write_record, repo, record)
+            await on_disk(write_record, repo, record)
             blocked = await _carry_out(repo, record, touched, marker)
     return blocked or Published(old=record.old, new=record.new)
 
@@ -228,16 +215,16 @@ async def _lock_and_look(repo: Repo, record: Record, touched: list[Change], mark
     try:
         blocked = await _look_locked(repo, record, touched, marker)
     except (DroverError, OSError):
-        await to_thread.run_sync(_release_all, record)
+        await on_disk(_release_all, record)
         raise
     if blocked is not None:
-        await to_thread.run_sync(_release_all, record)
+        await on_disk(_release_all, record)
     return blocked
 
 
 async def _look_locked(repo: Repo, record: Record, touched: list[Change], marker: str) -> Blocked | None:
     for checkout in record.checkouts:
-        if not await to_thread.run_sync(take_lock, checkout):
+        if not await on_disk(take_lock, checkout):
             return Blocked(why=f"another git is at work in {checkout.path} (index.lock is there)")
         blocked = await look(repo, checkout, touched, record.old, marker)
         if blocked is not None:
@@ -264,54 +251,3 @@ async def _carry_out(repo: Repo, record: Record, touched: list[Change], marker: 
             return Blocked(why=f"git will not update your checkout: {error.message}")
         raise
     return await settle(repo, record, touched, marker)
-
-
-# ---------------------------------------------------------------- who is on the branch
-
-
-async def _list_checkouts(repo: Repo, ref: str) -> tuple[Checkout, ...] | Blocked:
-    """Every checkout that is on the branch; Blocked when one is in the middle of something with it."""
-    on_branch = []
-    listing = await _read_worktrees(repo)
-    for git_dir in await to_thread.run_sync(_git_dirs, repo):
-        if operation_names(git_dir, ref):
-            where = listing[git_dir].path if git_dir in listing else git_dir
-            return Blocked(why=f"a rebase or bisect of {ref.removeprefix('refs/heads/')} is under way in {where}")
-        if git_dir not in listing or listing[git_dir].head != ref:
-            continue
-        path = listing[git_dir].path
-        if path.is_dir():
-            on_branch.append(Checkout(path=path, git_dir=git_dir))
-        elif (git_dir / "locked").exists():
-            return Blocked(why=f"the branch is checked out at {path}, which is away")
-    return tuple(on_branch)
-
-
-def _git_dirs(repo: Repo) -> list[Path]:
-    """git's own directory of every checkout, the main one first."""
-    linked = repo.git_dir / "worktrees"
-    return [repo.git_dir, *(sorted(path for path in linked.iterdir()) if linked.is_dir() else [])]
-
-
-class _Listed(NamedTuple):
-    path: Path
-    head: str | None  # the ref HEAD names
-
-
-async def _read_worktrees(repo: Repo) -> dict[Path, _Listed]:
-    """Every checkout by git's own directory for it. A bare repository with linked checkouts has no main one."""
-    by_path = {}
-    for git_dir in (await to_thread.run_sync(_git_dirs, repo))[1:]:
-        if (link := git_dir / "gitdir").is_file():
-            by_path[link.read_bytes().rstrip(b"\n").removesuffix(b"/.git")] = git_dir
-    found = {}
-    done = await repo.refs_place.git("worktree", "list", "--porcelain", "-z")
-    for number, block in enumerate(done.stdout.split(b"\0\0")):
-        fields = dict(line.partition(b" ")[::2] for line in block.split(b"\0"))
-        if b"worktree" not in fields or b"bare" in fields:
-            continue
-        git_dir = repo.git_dir if number == 0 else by_path.get(fields[b"worktree"], Path())
-        # With a git directory elsewhere git takes that directory for the main checkout.
-        path = repo.root if git_dir == repo.checkout_dir else Path(os.fsdecode(fields[b"worktree"]))
-        found[git_dir] = _Listed(path, os.fsdecode(fields[b"branch"]) if b"branch" in fields else None)
-    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,6 +54,7 @@ ALWAYS = {
 _INHERITED = ("PATH", "HOME", "TMPDIR", "USER", "LOGNAME")
 _OPERATORS_GIT = ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM", "GIT_AUTHOR_", "GIT_COMMITTER_")
 _FULL = (b"No space left on device", b"Disk quota exceeded")
+_LITTLE_ROOM = 64 * 1024 * 1024
 LIMIT_BYTES = 512 * 1024 * 1024
 
 
@@ -94,7 +96,7 @@ class Place:
                 raise GitError(f"{self.cwd} is not there any more", command=args) from error
             raise GitError("git is not installed", hint="install git 2.38 or newer", command=args) from error
         if done.returncode not in ok:
-            raise _failure(args, done)
+            raise _failure(args, done, self.cwd)
         return done
 
     async def line(self, *args: str, stdin: bytes | None = None, ok: tuple[int, ...] = (0,)) -> str:
@@ -138,9 +140,11 @@ def shown(path: bytes) -> str:
     return path.decode("utf-8", "backslashreplace")
 
 
-def _failure(args: tuple[str, ...], done: process.Finished) -> DroverError:
+def _failure(args: tuple[str, ...], done: process.Finished, cwd: Path) -> DroverError:
     text = done.stderr.decode("utf-8", "backslashreplace").strip()
-    if any(sign in done.stderr for sign in _FULL):
+    # For a file of a checkout git 2.39 says only that it could not write it, not why.
+    full = b"unable to write file" in done.stderr and shutil.disk_usage(cwd).free < _LITTLE_ROOM
+    if full or any(sign in done.stderr for sign in _FULL):
         return DiskFull(f"git {args[0]}: no space left on the disk")
     how = f"was ended by signal {-done.returncode}" if done.returncode < 0 else f"failed ({done.returncode})"
     lines = [line for line in text.splitlines() if line.startswith(("fatal:", "error:"))] or text.splitlines()

@@ -6,12 +6,11 @@ import os
 import re
 from pathlib import Path
 
-from anyio import to_thread
-
 from drover.domain.errors import GitError
 from drover.domain.models import Frozen
 from drover.git.changes import GITLINK, Change, changes_between, parse_raw
 from drover.git.command import Place, join0, shown, split0
+from drover.git.durable import on_disk
 from drover.git.repo import Identity, Repo
 
 SUBJECT_LENGTH = 72
@@ -51,7 +50,7 @@ async def take_tree(repo: Repo, worktree: Path, *, base: str, scratch: Path) -> 
 
     Raises GitError when the directory is gone or is a symbolic link.
     """
-    worktree, scratch = await to_thread.run_sync(_prepare, worktree, scratch)
+    worktree, scratch = await on_disk(_prepare, worktree, scratch)
     place = (await repo.objects_place()).using(cwd=worktree, GIT_WORK_TREE=worktree, GIT_INDEX_FILE=scratch / "index")
     await _seed(place, base, scratch)
     others, refused = await _list_others(repo, place)
@@ -159,7 +158,7 @@ async def _find_filtered(repo: Repo, place: Place, changes: list[Change]) -> lis
 async def _find_in_submodules(repo: Repo, worktree: Path, base: str) -> list[tuple[bytes, str]]:
     """Files put where a submodule belongs: git looks away from that whole directory."""
     gitlinks = await repo.gitlinks(base)
-    return [(path, _SUBMODULE) for path in gitlinks if await to_thread.run_sync(_holds_files, worktree, path)]
+    return [(path, _SUBMODULE) for path in gitlinks if await on_disk(_holds_files, worktree, path)]
 
 
 def _holds_files(worktree: Path, path: bytes) -> bool:

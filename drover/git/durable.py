@@ -7,13 +7,32 @@ object that is empty. An object that exists already is never fsynced again by gi
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar, TypeVarTuple, Unpack
+
+from anyio import to_thread
+
+from drover.domain.errors import DiskFull
+
+Result = TypeVar("Result")
+Arguments = TypeVarTuple("Arguments")
 
 _FULL_FSYNC = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: plain fsync leaves the data in the drive's cache
+
+
+async def on_disk(function: Callable[[Unpack[Arguments]], Result], *args: *Arguments) -> Result:
+    """Do work with files in a thread, to its end. Raises DiskFull when that is why it failed."""
+    try:
+        return await to_thread.run_sync(function, *args)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"no space left on the disk for {error.filename or 'a file'}") from error
+        raise
 
 
 def sync_path(path: Path) -> None:

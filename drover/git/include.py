@@ -8,9 +8,8 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from anyio import to_thread
-
 from drover.git.command import shown, split0
+from drover.git.durable import on_disk
 from drover.git.repo import Repo
 
 LIST = ".worktreeinclude"
@@ -23,7 +22,7 @@ async def copy_included(repo: Repo, clone: Path) -> tuple[str, ...]:
     Links are copied as links, a file that the clone has stays. The directory of the checkout that
     holds the clone itself is left out. Without a list, or with nothing that matches, nothing is done.
     """
-    if not await to_thread.run_sync((repo.root / LIST).is_file):
+    if not await on_disk((repo.root / LIST).is_file):
         return ()
     place = repo.operators_place()
     others = ("ls-files", "--others", "--ignored", "-z")
@@ -32,7 +31,7 @@ async def copy_included(repo: Repo, clone: Path) -> tuple[str, ...]:
     own = _first_directory(repo.root, clone)
     paths = sorted(set(split0(ignored.stdout)) & set(split0(listed.stdout)))
     wanted = [path for path in paths if not path.endswith(b"/") and not (own and path.startswith(own))]
-    return await to_thread.run_sync(_copy_all, repo.root, clone, wanted)
+    return await on_disk(_copy_all, repo.root, clone, wanted)
 
 
 def _first_directory(root: Path, clone: Path) -> bytes:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
-from anyio import to_thread
 
-from drover.git.durable import sync_path
+from drover.git.durable import on_disk, sync_path
 from drover.git.repo import Repo
 
+_YOUNG_S = 60.0  # a draft of the control repository may still be in the making
 _SLACK_S = 1.0  # process start times are kept in ticks, file times are cut to the clock's
 
 
@@ -22,11 +24,14 @@ async def clear_stale_locks(repo: Repo, refs: Sequence[str] = ()) -> tuple[Path,
     git of this user that works in this repository and is older than the lock keeps it, and so does
     any process that has it open. What is kept is looked at again by calling this again.
     """
-    return await to_thread.run_sync(_clear, repo, tuple(refs))
+    return await on_disk(_clear, repo, tuple(refs))
 
 
 def _clear(repo: Repo, refs: tuple[str, ...]) -> tuple[Path, ...]:
     removed = []
+    for draft in repo.state_dir.glob("control.*"):
+        if draft.stat().st_mtime < time.time() - _YOUNG_S:
+            shutil.rmtree(draft)
     for lock in _locks(repo, refs):
         try:
             about = lock.lstat()

@@ -7,11 +7,10 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from anyio import to_thread
-
 from drover.domain.models import Frozen
 from drover.git.changes import Change, parse_raw
 from drover.git.command import Place, shown, split0
+from drover.git.durable import on_disk
 
 _OPERATIONS = {
     "rebase-merge": "a rebase",
@@ -65,7 +64,7 @@ async def find_overlap(place: Place, checkout: Path, touched: list[Change], old:
     dirty = overlapping(staged | edited | looked_away, [change.path for change in touched])
     if dirty:
         return Blocked(why=f"your checkout has changes in {_some(dirty)}", paths=_texts(dirty))
-    strangers = await to_thread.run_sync(_find_strangers, checkout, touched, hidden)
+    strangers = await on_disk(_find_strangers, checkout, touched, hidden)
     if strangers:
         return Blocked(why=f"files that git does not track are in the way: {_some(strangers)}", paths=_texts(strangers))
     return None

@@ -10,13 +10,12 @@ from functools import partial
 from pathlib import Path
 
 from anyio import Path as AsyncPath
-from anyio import to_thread
 
 from drover.domain.errors import GitError
 from drover.domain.ids import new_token
 from drover.domain.models import Frozen
 from drover.git.command import SETTINGS, Place, operator_environment, our_environment, shown, split0
-from drover.git.durable import sync_objects, sync_refs
+from drover.git.durable import on_disk, sync_objects, sync_refs
 
 OLDEST_GIT = (2, 38)  # merge-tree --write-tree
 _IDENT = re.compile(r"^(.*) <([^<>]*)> \d+ [+-]\d{4}$")
@@ -256,7 +255,7 @@ class Repo:
 
     async def sync_refs(self, refs: Sequence[str]) -> None:
         """Force to the disk where these refs are now, for a move that may have been made by a call that was killed."""
-        await to_thread.run_sync(sync_refs, self.git_dir, refs)
+        await on_disk(sync_refs, self.git_dir, refs)
 
     def _transaction(self, changes: Sequence[RefChange], verify: Mapping[str, str]) -> bytes:
         lines = ["start"]
@@ -278,7 +277,7 @@ class Repo:
             text = await place.line("rev-list", "--objects", "--no-object-names", "--stdin", stdin=revs.encode())
             oids = text.split()
         if oids:
-            await to_thread.run_sync(partial(sync_objects, self.objects_dir, oids))
+            await on_disk(partial(sync_objects, self.objects_dir, oids))
 
     async def _explain_refusal(self, changes: Sequence[RefChange], verify: Mapping[str, str], stderr: bytes) -> None:
         expected = {**verify, **{change.ref: change.old for change in changes}}
@@ -288,7 +287,8 @@ class Repo:
                 raise RefMoved(ref, expected=oid, found=found[ref])
         text = shown(stderr).strip()
         hint = "another git is at work, or one was killed: `drover doctor` looks" if ".lock'" in text else None
-        raise GitError(f"the refs were not moved: {text.splitlines()[0]}", hint=hint, returncode=128, stderr=text)
+        reason = text.split("\n", 1)[0]
+        raise GitError(f"the refs were not moved: {reason}", hint=hint, returncode=128, stderr=text)
 
 
 def check_ref(name: str) -> str:

@@ -16,11 +16,10 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from anyio import to_thread
-
 from drover.domain.errors import GitError
 from drover.domain.ids import new_token
 from drover.git.command import Place, our_environment, split0
+from drover.git.durable import on_disk
 from drover.git.include import copy_included
 from drover.git.repo import Identity, Repo
 
@@ -40,20 +39,20 @@ async def ensure_worktree(
     are ``tree`` where it is given, with the operator's files that ``.worktreeinclude`` lists. It is
     built beside its place and renamed into it: what is found is whole.
     """
-    if await to_thread.run_sync(_is_whole, path):
+    if await on_disk(_is_whole, path):
         return True
-    draft = await to_thread.run_sync(_open_draft, path)
+    draft = await on_disk(_open_draft, path)
     place = await _make_git_dir(repo, draft, branch or f"drover/{path.name}", base)
-    if await to_thread.run_sync(_has_files, path):
+    if await on_disk(_has_files, path):
         await place.git("read-tree", base)
-        await to_thread.run_sync(_put_git_dir, draft, path)
+        await on_disk(_put_git_dir, draft, path)
         return True
     workers = f"checkout.workers={min(4, os.cpu_count() or 1)}"
     await place.using(workers).git("read-tree", "--reset", "-u", tree or base, timeout_s=_CHECKOUT_S)
     if tree is not None:
         await place.git("read-tree", "--reset", base)
     await copy_included(repo, draft)
-    await to_thread.run_sync(draft.rename, path)
+    await on_disk(draft.rename, path)
     return False
 
 
@@ -64,9 +63,9 @@ async def rebase_worktree(repo: Repo, path: Path, base: str, *, tree: str | None
     not in a commit is lost: save a snapshot first. The clone gets a new ``.git``, because the old one
     is the agent's and not to be trusted with a command; the agent's own local commits go with it.
     """
-    if not await to_thread.run_sync(_has_files, path):
+    if not await on_disk(_has_files, path):
         raise GitError(f"there is no worktree at {path}")
-    draft = await to_thread.run_sync(_open_draft, path)
+    draft = await on_disk(_open_draft, path)
     place = await _make_git_dir(repo, draft, f"drover/{path.name}", base)
     place = place.using(cwd=path, GIT_WORK_TREE=draft.with_name(path.name))
     wanted = tree or base
@@ -75,10 +74,10 @@ async def rebase_worktree(repo: Repo, path: Path, base: str, *, tree: str | None
     await place.git("read-tree", "--reset", "-u", wanted, timeout_s=_CHECKOUT_S)
     done = await place.git("ls-files", "--others", "-z", *await repo.exclude_options())
     others = [os.fsdecode(name) for name in split0(done.stdout) if not name.endswith(b"/")]
-    await to_thread.run_sync(_remove_files, path, others)
+    await on_disk(_remove_files, path, others)
     if wanted != base:
         await place.git("read-tree", "--reset", base)
-    await to_thread.run_sync(_put_git_dir, draft, path)
+    await on_disk(_put_git_dir, draft, path)
 
 
 async def remove_worktree(path: Path) -> None:
@@ -86,7 +85,7 @@ async def remove_worktree(path: Path) -> None:
 
     It is moved aside first: a crash leaves no half of it under its name.
     """
-    await to_thread.run_sync(_remove_aside, path)
+    await on_disk(_remove_aside, path)
 
 
 def list_worktrees(directory: Path) -> tuple[Path, ...]:
@@ -98,7 +97,7 @@ def list_worktrees(directory: Path) -> tuple[Path, ...]:
 
 async def clear_leftovers(directory: Path) -> int:
     """Remove what killed calls have left beside the worktrees; how many. Only while nobody makes or removes one."""
-    return await to_thread.run_sync(_clear_leftovers, directory)
+    return await on_disk(_clear_leftovers, directory)
 
 
 # ---------------------------------------------------------------- making
@@ -109,7 +108,7 @@ async def _make_git_dir(repo: Repo, draft: Path, branch: str, base: str) -> Plac
     place = Place(draft, our_environment())
     await place.git("init", "-q", "--template=", "-b", branch, f"--object-format={repo.object_format}", str(draft))
     identity = await repo.identity()
-    await to_thread.run_sync(partial(_furnish, repo, draft / ".git", identity))
+    await on_disk(partial(_furnish, repo, draft / ".git", identity))
     place = place.using(GIT_DIR=draft / ".git", GIT_WORK_TREE=draft)
     await place.git("update-ref", "-m", "drover: base of this attempt", f"refs/heads/{branch}", base)
     attributes = repo.git_dir / "info" / "attributes"

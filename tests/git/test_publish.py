@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
 import pytest
 
-from drover.domain.errors import GitError
+from drover.domain.errors import DiskFull, GitError
 from drover.git import two_tree
 from drover.git.checkout import Diverged, Published, finish_publishing, publish
+from drover.git.checkouts import Checkout, take_lock
 from drover.git.overlap import Blocked
 from drover.git.repo import Repo
 
@@ -438,14 +441,14 @@ async def test_a_branch_that_another_moves_at_that_moment_is_not_moved_back(
 ) -> None:
     """Files and index are written already when the branch turns out to have moved: they are taken back."""
     other = change(scene.repo.root, scene.old, {"other": "1\n"})
-    real = two_tree._put_index
+    real = two_tree.put_index
 
-    def move_too(checkout: two_tree.Checkout) -> None:
+    def move_too(checkout: Checkout) -> None:
         real(checkout)
         if scene.git("rev-parse", "main") == scene.old:
             scene.git("update-ref", "refs/heads/main", other)
 
-    monkeypatch.setattr(two_tree, "_put_index", move_too)
+    monkeypatch.setattr(two_tree, "put_index", move_too)
     (scene.repo.root / "b").write_text("mine\n")
     assert await scene.publish() == Diverged(tip=other)
     assert scene.git("rev-parse", "main") == other
@@ -489,11 +492,11 @@ async def test_an_edit_made_after_a_crash_stays_and_the_rest_is_taken_back(scene
     class Killed(BaseException):
         pass
 
-    def die(checkout: two_tree.Checkout) -> None:
+    def die(checkout: Checkout) -> None:
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(two_tree, "_put_index", die)
+        patched.setattr(two_tree, "put_index", die)
         with pytest.raises(Killed):
             await scene.publish()
     assert scene.git("rev-parse", "main") == scene.old
@@ -511,8 +514,36 @@ async def test_an_edit_made_after_a_crash_stays_and_the_rest_is_taken_back(scene
 
 async def test_a_lock_of_ours_without_a_record_goes_at_the_next_call(scene: Scene) -> None:
     await scene.publish()
-    checkout = two_tree.Checkout(path=scene.repo.root, git_dir=scene.repo.git_dir)
-    assert two_tree.take_lock(checkout)
+    checkout = Checkout(path=scene.repo.root, git_dir=scene.repo.git_dir)
+    assert take_lock(checkout)
     assert scene.git("add", "a", ok=False) == ""
     assert await finish_publishing(scene.repo) is None
     scene.assert_published()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    where = tmp_path / "small"
+    where.mkdir()
+    argv = ["mount", "-t", "tmpfs", "-o", "size=1m", "drover-test", str(where)]
+    if subprocess.run(argv, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount")
+    yield where
+    subprocess.run(["umount", str(where)], check=True)
+
+
+async def test_a_disk_that_is_too_small_takes_the_whole_update_back(
+    scene: Scene, small_disk: Path, git: Git, change: Change
+) -> None:
+    linked = small_disk / "main"
+    scene.git("switch", "-q", "--detach")
+    scene.git("worktree", "add", "-q", str(linked), "main")
+    scene.new = change(scene.repo.root, scene.old, {"a": "2\n", "big": "x" * 2_000_000, "gone": None})
+    with pytest.raises(DiskFull):
+        await scene.publish()
+    assert git(linked, "status", "--porcelain") == ""
+    assert (linked / "a").read_text() == "1\n"
+    assert scene.git("rev-parse", "main") == scene.old
+    scene.assert_no_residue()
+    scene.new = change(scene.repo.root, scene.old, {"a": "3\n"})
+    assert isinstance(await scene.publish(), Published)

@@ -261,6 +261,21 @@ async def test_a_changed_file_of_a_content_filter_is_refused_and_an_untouched_or
     assert [line.split(": ")[0] for line in taken.refused] == ["changed.bin"]
 
 
+async def test_line_ends_that_the_tree_asks_for_are_no_change(attempt: Attempt, change: Change, git: Git) -> None:
+    attributes = "*.txt text eol=crlf\n*.u16 working-tree-encoding=UTF-16LE-BOM\n"
+    files = {".gitattributes": attributes, "a.txt": "one\ntwo\n", "b.u16": "ü\n", "c": "one\r\n"}
+    attempt.base = change(attempt.repo.root, attempt.base, files)
+    attempt.path = attempt.path.with_name("task-b")
+    await ensure_worktree(attempt.repo, attempt.path, attempt.base)
+    assert (attempt.path / "a.txt").read_bytes() == b"one\r\ntwo\r\n"
+    assert git(attempt.path, "status", "--porcelain") == ""
+    assert (await attempt.take()).paths == ()
+    (attempt.path / "new.txt").write_bytes(b"three\r\n")
+    taken = await attempt.take()
+    assert taken.paths == ("new.txt",)
+    assert git(attempt.repo.root, "cat-file", "-s", f"{taken.tree}:new.txt") == "6"
+
+
 async def test_a_submodule_stays_as_it_is_and_files_in_its_place_are_refused(
     attempt: Attempt, change: Change, git: Git
 ) -> None:
