@@ -113,7 +113,8 @@ def make_project(tmp_path: Path, branch: str = "main") -> Project:
     project.git("add", "-A")
     project.git("commit", "-q", "-m", "first")
     project.drover("init")
-    (root / ".drover.toml").open("a").write('\n[agents.command]\nenv = ["LEDGER", "WORK_SECONDS"]\n')
+    with (root / ".drover.toml").open("a") as file:
+        file.write('\n[agents.command]\nenv = ["LEDGER", "WORK_SECONDS"]\n')
     project.git("add", "-A")
     project.git("commit", "-q", "-m", "drover")
     return project
