@@ -34,7 +34,7 @@ MEANINGS = {
     "task_timeout": "The longest one execution of an agent may take, its children included.",
     "claim_timeout": "The lease: a claim that nobody has renewed for this long may be taken over.",
     "stall_timeout": "An agent without output, CPU use or changed files for this long is stopped and the task retried.",
-    "max_attempts": "How many failed executions a task may have. Interruptions, lost leases and rate limits do not count.",
+    "max_attempts": "How many failed executions a task may have. Interruptions, lost leases and limits do not count.",
     "database_url": "The one store. A relative SQLite path is relative to the project. "
     "Unset: `sqlite:///.drover/drover.db`.",
     "operator": "Who is recorded as having done a thing. Unset: git's `user.name`.",
@@ -42,7 +42,7 @@ MEANINGS = {
     "project.name": "What the project is called.",
     "project.id": "Names the project in a shared database; never change it.",
     "project.target": "The branch that finished tasks land on.",
-    "verify.command": "The tests, run by `/bin/sh -c` in a fresh checkout of what would land. Unset: nothing is tested.",
+    "verify.command": "The tests, run by `/bin/sh -c` in a checkout of what would land. Unset: nothing is tested.",
     "verify.mode": "`strict`: what fails does not land. `lenient`: it lands, and the failure is kept. "
     "`disabled`: nothing runs.",
     "verify.scope": "`skip` runs nothing; `all` and `diff` run the command.",
@@ -242,7 +242,7 @@ _QUANTITIES = """\
 ## Durations, sizes, switches
 
 Durations are written with their units, from large to small: `500ms`, `90s`, `5m`, `1h30m`, `2d`. Sizes are powers of
-1024: `512M`, `2G`, `64K`. In both a bare `0` needs no unit. Environment variables are read by the same rules as the file.
+1024: `512M`, `2G`, `64K`. In both a bare `0` needs no unit. Variables are read by the same rules as the file.
 """
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -88,3 +90,12 @@ def invocations(page: Path) -> Iterator[list[str]]:
                 yield shlex.split(match[1], posix=True)
             except ValueError:  # a quote that the pattern cut off
                 yield match[1].split()
+
+
+def generator() -> ModuleType:
+    """scripts/generate_docs.py, which is no module of the package."""
+    spec = importlib.util.spec_from_file_location("generate_docs", ROOT / "scripts" / "generate_docs.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -12,16 +11,15 @@ import pytest
 
 from drover.settings import load
 from drover.settings.sources import ENVIRONMENT, PROJECT_VARIABLE
-from tests.docs.pages import DOCS, ROOT, anchors, blocks, invocations, links, name_of, pages, prose, spans, written_pages
+from tests.docs import pages as all_pages
+from tests.docs.pages import DOCS, ROOT, anchors, blocks, invocations, links, name_of, prose, spans
 
-sys.path.insert(0, str(ROOT / "scripts"))
-import generate_docs
-
+generate_docs = all_pages.generator()
 GIVEN_TO_AGENTS = ("TASK_ID", "EPIC_ID", "ATTEMPT", "WORKTREE", "ROOT", "BASE", "RUN_ID", "RESULT", "MARKER")
 VARIABLES = {name for name, _ in ENVIRONMENT} | {PROJECT_VARIABLE} | {f"DROVER_{name}" for name in GIVEN_TO_AGENTS}
 
-every_page = pytest.mark.parametrize("page", pages(), ids=name_of)
-every_written_page = pytest.mark.parametrize("page", written_pages(), ids=name_of)
+every_page = pytest.mark.parametrize("page", all_pages.pages(), ids=name_of)
+every_written_page = pytest.mark.parametrize("page", all_pages.written_pages(), ids=name_of)
 
 
 @every_page
@@ -38,11 +36,15 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 def test_every_page_is_linked_from_another() -> None:
     linked = {
         (page.parent / link.partition("#")[0]).resolve()
-        for page in pages()
+        for page in all_pages.pages()
         for link in links(page)
         if link.partition("#")[0]
     }
-    alone = [name_of(p) for p in pages() if p.resolve() not in linked and p.is_relative_to(DOCS) and p.parent != DOCS]
+    alone = [
+        name_of(p)
+        for p in all_pages.pages()
+        if p.resolve() not in linked and p.is_relative_to(DOCS) and p.parent != DOCS
+    ]
     assert alone == []
 
 
@@ -79,7 +81,7 @@ def test_no_page_names_a_command_or_option_that_does_not_exist(page: Path) -> No
 
 @every_written_page
 def test_every_setting_shown_is_one_that_drover_accepts(page: Path, tmp_path: Path) -> None:
-    for number, block in enumerate(b for b in blocks(page) if b.language == "toml"):
+    for number, block in enumerate(b for b in blocks(page) if b.info == "toml"):
         root = tmp_path / str(number)
         root.mkdir()
         (root / ".drover.toml").write_text(block.text)
