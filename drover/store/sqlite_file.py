@@ -1,0 +1,185 @@
+"""The file of a SQLite database: where it may be, how it is opened, what its errors mean."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import sqlite3
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import IO, TypeVar, cast
+
+import aiosqlite
+import anyio
+import psutil
+
+from drover.domain.errors import DiskFull, DroverError, StoreError, StoreUnavailable
+from drover.store.database import Row, Value
+
+T = TypeVar("T")
+
+BUSY_TIMEOUT_MS = 5_000
+WAL_LIMIT = 16 << 20  # a WAL that a long reader let grow is cut to this when it starts anew
+CHECKPOINT_PAGES = 1_000
+PAGE = 4_096
+# PRAGMA → what it must read back as; NORMAL lost 500 of 500 acknowledged commits at a power cut, FULL none.
+PRAGMAS: dict[str, tuple[str, object]] = {
+    "journal_mode": ("WAL", "wal"),
+    "synchronous": ("FULL", 2),
+    "foreign_keys": ("ON", 1),
+    "busy_timeout": (str(BUSY_TIMEOUT_MS), BUSY_TIMEOUT_MS),
+    "fullfsync": ("ON", 1),
+    "checkpoint_fullfsync": ("ON", 1),
+    "trusted_schema": ("OFF", 0),
+    "journal_size_limit": (str(WAL_LIMIT), WAL_LIMIT),
+}
+REMOTE_FILE_SYSTEMS = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "gluster", "lustre", "fuse.", "sshfs", "beegfs")
+
+
+class Keeper:
+    """Which process checkpoints: the one that holds the lock file beside the database.
+
+    Two connections checkpointing at once can corrupt the WAL in SQLite before 3.51.3.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock: IO[bytes] | None = None
+
+    def keep(self, connection: sqlite3.Connection) -> None:
+        """Let a writing connection just opened checkpoint, or not."""
+        pages = CHECKPOINT_PAGES if self._take() else 0
+        connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
+
+    def look_after(self, connection: sqlite3.Connection) -> None:
+        """Called after a commit: when the WAL grows because its keeper has gone, become its keeper."""
+        if self._lock is not None:
+            return
+        if wal_stamp(self._path)[1] > CHECKPOINT_PAGES * PAGE and self._take():
+            connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+
+    def _take(self) -> bool:
+        if self._lock is None:
+            file = (self._path.parent / "drover.lock").open("ab")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.close()
+                return False
+            self._lock = file
+        return True
+
+    def close(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+async def open_writer(path: Path, keeper: Keeper) -> aiosqlite.Connection:
+    """The connection that writes, every promise of it read back."""
+    return await _open(path, "rwc", lambda connection: _prepare_writer(connection, path, keeper))
+
+
+async def open_reader(path: Path) -> aiosqlite.Connection:
+    """A connection that cannot write."""
+    return await _open(path, "ro", _prepare_reader)
+
+
+async def _open(path: Path, mode: str, prepare: Callable[[sqlite3.Connection], None]) -> aiosqlite.Connection:
+    # Shielded: a cancelled connect would leave its thread behind, and the program would hang at exit.
+    with anyio.CancelScope(shield=True):
+        connection = await aiosqlite.connect(
+            f"{path.as_uri()}?mode={mode}", uri=True, isolation_level=None, cached_statements=256
+        )
+        try:
+            await in_thread(connection, prepare)
+        except BaseException:
+            await connection.close()
+            raise
+    return connection
+
+
+def _prepare_writer(connection: sqlite3.Connection, path: Path, keeper: Keeper) -> None:
+    connection.row_factory = _row
+    for pragma, (value, wanted) in PRAGMAS.items():
+        connection.execute(f"PRAGMA {pragma} = {value}")
+        got = next(iter(connection.execute(f"PRAGMA {pragma}").fetchone().values()))
+        if got != wanted:
+            raise StoreError(f"{path}: PRAGMA {pragma} is {got!r}, not {wanted!r}; drover would lose commits")
+    keeper.keep(connection)
+
+
+def _prepare_reader(connection: sqlite3.Connection) -> None:
+    connection.row_factory = _row
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    connection.execute("PRAGMA query_only = ON")
+
+
+def _row(cursor: sqlite3.Cursor, values: tuple[Value, ...]) -> Row:
+    return dict(zip([column[0] for column in cursor.description], values, strict=True))
+
+
+async def in_thread(connection: aiosqlite.Connection, call: Callable[[sqlite3.Connection], T]) -> T:
+    """One function in the connection's own thread, awaited to its end even when the caller is cancelled."""
+    # aiosqlite has no public way to run a function of ours in its thread, and a transaction made of
+    # several awaits is what this module exists to prevent.
+    run = cast(Callable[..., Awaitable[T]], connection._execute)
+    with anyio.CancelScope(shield=True):
+        answer: T = await run(call, connection._conn)
+    return answer
+
+
+def wal_stamp(path: Path) -> tuple[int, int]:
+    """When the WAL was last written (ns) and its size; zeros when there is none.
+
+    ``stat`` by name is safe where opening the files is not: closing any descriptor of them would drop
+    this process's locks.
+    """
+    try:
+        found = os.stat(f"{path}-wal")  # noqa: PTH116 - one system call, twenty times a second
+    except OSError:
+        return (0, 0)
+    return (found.st_mtime_ns, found.st_size)
+
+
+def refuse_remote(path: Path) -> None:
+    """WAL needs shared memory between its processes, which no network file system gives."""
+    place = path.resolve().parent
+    best = ("", "")
+    for part in psutil.disk_partitions(all=True):
+        if place.is_relative_to(part.mountpoint) and len(part.mountpoint) >= len(best[0]):
+            best = (part.mountpoint, part.fstype)
+    if best[1].startswith(REMOTE_FILE_SYSTEMS):
+        raise StoreError(
+            f"{path} is on a network file system ({best[1]}); SQLite would lose commits there",
+            hint="keep the project on a local disk, or set DROVER_DATABASE_URL to a Postgres",
+        )
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def is_full(error: BaseException) -> bool:
+    return _code(error) == sqlite3.SQLITE_FULL or (isinstance(error, OSError) and error.errno == errno.ENOSPC)
+
+
+def translated(error: BaseException, path: Path) -> DroverError:
+    """The error as the rest of drover knows it."""
+    if isinstance(error, DroverError):
+        return error
+    if is_full(error):
+        return DiskFull(f"no space left for {path}", hint="free some space; drover goes on by itself")
+    code = _code(error)
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return StoreError(f"{path} is damaged or not a database: {error}", hint="run `drover doctor`")
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreUnavailable(f"{path} is locked by another process", hint="try again")
+    if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+        return StoreUnavailable(f"{path}: {error}", hint="check the disk and the directory's permissions")
+    return StoreError(f"{path}: {error}")
+
+
+def _code(error: BaseException) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
