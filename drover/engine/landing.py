@@ -9,19 +9,17 @@ from __future__ import annotations
 
 from drover.domain.errors import GitError, LeaseLost
 from drover.domain.models import Claim, Commit, Landed, Landing, Proof
-from drover.engine import lane, trial
+from drover.engine import lane, ride, trial
+from drover.engine.ride import Coupled
 from drover.engine.steps import Run
 from drover.engine.tools import Tools
 from drover.engine.workplace import conflict
-from drover.git.commit import make_commit, task_message
 from drover.git.landing import (
-    Conflicted,
     changed_paths,
     check_content,
     find_landed,
     lane_ref,
     lease_ref,
-    merge_trees,
     raise_lease,
     swap_lane,
 )
@@ -32,16 +30,18 @@ MOVES_WAITED_OUT = 100  # how often others may win the swap before a landing is 
 
 async def land(run: Run, commit: Commit, proof: Proof) -> Landed:
     """Bring the commit into the lane exactly once; found when it is there already."""
-    tools = run.tools
-    await tools.reservations.wait_turn(run.claim.task_id, commit.paths)
+    tools, task_id = run.tools, run.claim.task_id
+    if tools.train.find(task_id) is None:
+        await tools.reservations.wait_turn(task_id, commit.paths)
     for _ in range(MOVES_WAITED_OUT):
-        async with lane.turn(tools):
-            landed = await _land_once(run, commit, proof)
-        if landed is not None:
-            return landed
-    raise GitError(
-        f"the lane of {lane.target_of(tools)} moved {MOVES_WAITED_OUT} times while {run.claim.task_id} landed"
-    )
+        if await tools.train.reach_head(task_id):
+            async with lane.turn(tools):
+                landed = await _land_once(run, commit, proof)
+            if landed is not None:
+                tools.train.leave(task_id)
+                return landed
+        proof = await ride.to_a_proof(run, commit)  # never in the lane's turn: tests may take long
+    raise GitError(f"the lane of {lane.target_of(tools)} moved {MOVES_WAITED_OUT} times while {task_id} landed")
 
 
 async def reconcile(tools: Tools) -> list[str]:
@@ -82,7 +82,7 @@ async def _reconciled(tools: Tools, row: Landing, lane_tip: str) -> list[str]:
 
 
 async def _land_once(run: Run, commit: Commit, proof: Proof) -> Landed | None:
-    """None when somebody else moved the lane first."""
+    """None when somebody else moved the lane first, or when what would land now is another tree than was tested."""
     tools, task, branch = run.tools, run.claim.task, lane.target_of(run.tools)
     old = (await lane.absorbed(tools)).tip
     if (found := await _found(tools, run.claim, old, commit)) is not None:
@@ -90,20 +90,14 @@ async def _land_once(run: Run, commit: Commit, proof: Proof) -> Landed | None:
     if commit.empty:
         tree = await tools.repo.tree(old)
         return await _record(run, Landed(commit=old, tree=tree, parent=old, target=branch, empty=True))
-    merged = await merge_trees(tools.repo, ours=old, theirs=commit.oid)
-    if isinstance(merged, Conflicted):
-        raise conflict(run, merged.paths)
-    await trial.insist(run, merged.tree, old, proof)
-    new = await make_commit(
-        tools.repo,
-        tree=merged.tree,
-        parents=(old, commit.oid) if tools.settings.landing.style == "merge" else (old,),
-        message=task_message(task.title, task.id, task.attempt),
-        identity=tools.identity,
-        at_ms=tools.clock.now(),
-    )
+    coupled = await _coupled(run, commit, old)
+    if coupled.conflicts:
+        raise conflict(run, coupled.conflicts)
+    if not await trial.may_land(run, coupled.tree, proof):
+        return None
+    new = coupled.tip
     run.hold()
-    await tools.store.landings.intend(run.claim, target=branch, old=old, commit=new, tree=merged.tree)
+    await tools.store.landings.intend(run.claim, target=branch, old=old, commit=new, tree=coupled.tree)
     try:
         lease = await raise_lease(tools.repo, task.id, run.claim.fence)
         await swap_lane(
@@ -114,9 +108,18 @@ async def _land_once(run: Run, commit: Commit, proof: Proof) -> Landed | None:
         if moved.ref == lease_ref(task.id):
             raise LeaseLost(f"{task.id}: a later claim holds {moved.ref}") from moved
         return None
+    tools.train.landed(task.id, new)
     own = await changed_paths(tools.repo, commit.base, commit.oid)
     await check_content(tools.repo, parent=old, landed=new, allowed_paths=own, base=commit.base)
-    return await _record(run, Landed(commit=new, tree=merged.tree, parent=old, target=branch))
+    return await _record(run, Landed(commit=new, tree=coupled.tree, parent=old, target=branch))
+
+
+async def _coupled(run: Run, commit: Commit, old: str) -> Coupled:
+    """The commit that was tested if the lane is where it stands, else the result on the lane as it is."""
+    car = run.tools.train.find(run.claim.task_id)
+    if car is not None and car.proven and car.tip is not None and car.on == old:
+        return Coupled(car.tip, car.tree)
+    return await ride.couple(run, commit, old)
 
 
 async def _found(tools: Tools, claim: Claim, lane_tip: str, commit: Commit) -> Landed | None:

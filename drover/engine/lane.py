@@ -69,13 +69,22 @@ class Lane(NamedTuple):
 
 
 async def absorbed(tools: Tools) -> Lane:
-    """The lane as it is with the operator's commits in it; made at the target's tip at first. Call it in one's turn."""
+    """The lane as it is with the operator's commits in it; made at the target's tip at first. Call it in one's turn.
+
+    While a train is pinned the operator's commits wait: somebody who commits more often than the tests
+    end would otherwise keep everything from landing.
+    """
     branch = target_of(tools)
     lane_tip = await tools.repo.resolve(lane_ref(branch)) or await _make_lane(tools, branch)
+    if tools.train.pinned:
+        tools.train.follow(lane_tip)
+        return Lane(lane_tip)
     found = await checkout.absorb(
         tools.repo, branch=branch, lane_tip=lane_tip, identity=tools.identity, at_ms=tools.clock.now()
     )
-    return Lane(lane_tip, found.paths) if isinstance(found, Conflicted) else Lane(found.tip)
+    lane = Lane(lane_tip, found.paths) if isinstance(found, Conflicted) else Lane(found.tip)
+    tools.train.follow(lane.tip)
+    return lane
 
 
 async def _make_lane(tools: Tools, branch: str) -> str:

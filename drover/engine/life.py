@@ -13,7 +13,7 @@ from pathlib import Path
 from drover.domain.errors import AttemptFailed
 from drover.domain.models import AgentReport, Commit, Landed, Proof, Published, Removed, Worktree
 from drover.domain.verdicts import WAITS, Completed, Outcome, Parked, Verdict
-from drover.engine import landing, lane, result, session, trial, workplace
+from drover.engine import landing, lane, result, ride, session, workplace
 from drover.engine.steps import Run, step
 from drover.git.worktree import remove_worktree as remove_clone
 
@@ -65,7 +65,7 @@ async def commit_changes(run: Run, tree: Worktree, report: AgentReport) -> Commi
 @step
 async def verify(run: Run, tree: Worktree, commit: Commit) -> Proof:
     """The tests' verdict on the very tree that would land now. May run again: tests change nothing that is kept."""
-    return await trial.of_merge(run, commit)
+    return await ride.to_a_proof(run, commit)
 
 
 @step

@@ -14,6 +14,7 @@ from drover.agents.base import Agent, AgentSettings
 from drover.domain.clock import Clock
 from drover.domain.models import Task, TestMode, TestScope
 from drover.engine.reservations import Reservations
+from drover.engine.train import Train
 from drover.git.repo import Identity, Repo
 from drover.settings import Settings
 from drover.store import Store
@@ -82,6 +83,7 @@ class Tools:
     hurry: anyio.Event = field(default_factory=anyio.Event)  # set by the second Ctrl+C
     turn: anyio.Lock = field(default_factory=anyio.Lock)  # one landing at a time in this process
     reservations: Reservations = field(default_factory=Reservations)
+    train: Train = field(default_factory=Train)
     local_lease_clock: bool = True  # whether leases are measured by this machine's own clock
 
     def agent_of(self, task: Task) -> str:

@@ -8,54 +8,52 @@ from pathlib import Path
 import anyio
 
 from drover.domain.errors import AttemptFailed
-from drover.domain.models import Commit, ProcessIdentity, Proof, Worktree
+from drover.domain.models import ProcessIdentity, Proof, Worktree
 from drover.domain.verdicts import Outcome
 from drover.engine import lane, session
 from drover.engine.steps import Run
-from drover.engine.workplace import conflict
-from drover.git.landing import Conflicted, merge_trees
 from drover.git.worktree import ensure_worktree, remove_worktree
 from drover.process import Exit, Launch, supervise
 
 TAIL_BYTES = 6_000
 
 
-async def of_merge(run: Run, commit: Commit) -> Proof:
-    """The tests on the commit merged with the lane as it is now; a conflict is found here before any test runs."""
-    tools = run.tools
-    if commit.empty:
-        return Proof(tree=commit.tree, passed=True, mode="disabled")
-    await tools.reservations.wait_turn(run.claim.task_id, commit.paths)
-    tip = await lane.tip(tools)
-    merged = await merge_trees(tools.repo, ours=tip, theirs=commit.oid)
-    if isinstance(merged, Conflicted):
-        raise conflict(run, merged.paths)
-    return await _tried(run, merged.tree, tip)
-
-
-async def insist(run: Run, tree: str, base: str, proof: Proof) -> None:
-    """What lands was tested: if the lane has moved since ``proof``, the new tree is tested now."""
-    if proof.tree != tree:
-        await _tried(run, tree, base)
-
-
-async def _tried(run: Run, tree: str, base: str) -> Proof:
-    """The verdict on the tree; strict mode raises when it is bad."""
+def command_of(run: Run) -> str | None:
+    """What tests the task's work; None when nothing does."""
     tools, task = run.tools, run.claim.task
-    mode, command = tools.test_mode(task), tools.test_command(task)
-    if mode == "disabled" or command is None or tools.test_scope(task) == "skip":
+    if tools.test_mode(task) == "disabled" or tools.test_scope(task) == "skip":
+        return None
+    return tools.test_command(task)
+
+
+async def of_tree(run: Run, tree: str, base: str) -> Proof:
+    """The verdict on the tree, checked out on ``base``; a tree that has passed before is not tested again."""
+    command = command_of(run)
+    if command is None:
         return Proof(tree=tree, passed=True, mode="disabled")
-    proof = await tools.store.landings.find_proof(tree, command)
+    proof = await run.tools.store.landings.find_proof(tree, command)
     if proof is None or not proof.passed:
         proof = await _run_tests(run, tree, base, command)
-        await tools.store.landings.keep_proof(proof)
-    if not proof.passed and mode == "strict":
-        raise AttemptFailed(
-            Outcome.VERIFY,
-            f"`{command}` failed (exit {proof.exit_code}) on the tree that would have landed\n{_tail(proof.log)}",
-            advice=f"see the whole output with: drover logs {task.id}",
-        )
-    return proof.model_copy(update={"mode": mode})
+        await run.tools.store.landings.keep_proof(proof)
+    return proof.model_copy(update={"mode": run.tools.test_mode(run.claim.task)})
+
+
+async def may_land(run: Run, tree: str, proof: Proof) -> bool:
+    """Whether the tree may land: strict means that this very tree has passed. Tests nothing."""
+    command = command_of(run)
+    if command is None or run.tools.test_mode(run.claim.task) != "strict" or (proof.tree == tree and proof.passed):
+        return True
+    known = await run.tools.store.landings.find_proof(tree, command)
+    return known is not None and known.passed
+
+
+def refusal(run: Run, proof: Proof) -> AttemptFailed:
+    """What a red tree means for the attempt in strict mode."""
+    return AttemptFailed(
+        Outcome.VERIFY,
+        f"`{proof.command}` failed (exit {proof.exit_code}) on the tree that would have landed\n{_tail(proof.log)}",
+        advice=f"see the whole output with: drover logs {run.claim.task_id}",
+    )
 
 
 async def _run_tests(run: Run, tree: str, base: str, command: str) -> Proof:

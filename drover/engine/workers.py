@@ -195,10 +195,13 @@ class Crew:
                 outcome.insert(0, lost)
                 scope.cancel()
 
-        async with anyio.create_task_group() as group:
-            group.start_soon(beat, group.cancel_scope, name=f"heartbeat {task.id}")
-            group.start_soon(self._keep_saving, run, name=f"snapshots {task.id}")
-            group.start_soon(life, group.cancel_scope, name=f"life {task.id}")
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(beat, group.cancel_scope, name=f"heartbeat {task.id}")
+                group.start_soon(self._keep_saving, run, name=f"snapshots {task.id}")
+                group.start_soon(life, group.cancel_scope, name=f"life {task.id}")
+        finally:
+            tools.train.leave(task.id)  # before its farewell: those behind it need not wait for that
         first = outcome[0]
         if isinstance(first, LeaseLost):
             raise first
