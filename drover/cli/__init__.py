@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -75,8 +75,7 @@ def _reported(raised: BaseException, printer: Printer, words: Sequence[str], *, 
     """Say what went wrong; the exit code."""
     error = _innermost(raised)
     if isinstance(error, BrokenPipeError):
-        # Whoever read our output has had enough; the interpreter's own flush must not complain either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        printer.give_up()
         return 0
     if isinstance(error, KeyboardInterrupt):
         return _ENDED
@@ -87,7 +86,8 @@ def _reported(raised: BaseException, printer: Printer, words: Sequence[str], *, 
     from drover.cli.mistakes import described
 
     code, message, hint, exit_code = described(error, words)
-    printer.error(code, message, hint)
+    with contextlib.suppress(OSError):  # stderr may be gone, with the terminal it was
+        printer.error(code, message, hint)
     return exit_code
 
 

@@ -1,15 +1,22 @@
-"""Epics: add, list, show, close."""
+"""Containers of tasks."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from cyclopts import App
 
-from drover.cli.options import NOTHING_SAID, Common, Description, EpicId, Quiet, Title, checked_title
-from drover.cli.output import status_word
+from drover.cli.listing import print_tasks
+from drover.cli.options import NOTHING_SAID, Common, Description, EpicId, Quiet, Title, checked_title, read_text
+from drover.cli.output import Styled
 from drover.cli.session import opened, printer_of
 from drover.cli.shapes import epic_json, task_json
+from drover.cli.text import moment
 
-epic = App(name="epic", help="Containers of tasks: add, list, show, close.", help_format="plaintext")
+if TYPE_CHECKING:
+    from drover.domain.models import Epic
+
+epic = App(name="epic", help="Containers of tasks: add, list, show, close.")
 
 
 @epic.command
@@ -17,53 +24,61 @@ async def add(
     title: Title, /, *, description: Description = None, quiet: Quiet = False, common: Common = NOTHING_SAID
 ) -> None:
     """Add an epic and print its id."""
-    from drover.cli.task import described
-
-    out = printer_of(common)
     async with opened(common) as drover:
-        made = await drover.add_epic(checked_title(title), described(description) or "")
+        added = await drover.add_epic(checked_title(title), read_text(description) or "")
+    out = printer_of(common)
     if common.json:
-        out.document(epic_json(made))
+        out.document(epic_json(added))
+    elif quiet:
+        out.line(added.id)
     else:
-        out.line(made.id if quiet else f"{made.id}  {made.title}")
+        out.line("added ", added.id, "  ", added.title)
 
 
 @epic.command(name="list")
 async def list_epics(*, common: Common = NOTHING_SAID) -> None:
-    """One line an epic, with its progress."""
-    out = printer_of(common)
+    """One line an epic: how many of its tasks are completed."""
     async with opened(common) as drover:
         epics = await drover.epics()
+    out = printer_of(common)
     if common.json:
         out.document([epic_json(one) for one in epics])
-        return
-    out.table([(one.id, one.state, f"{one.completed}/{one.total}", one.title) for one in epics])
+    elif epics:
+        out.table([(one.id, _progress(one), Styled(one.state, "dim"), one.title) for one in epics])
+    else:
+        out.note('no epics; drover epic add "…" makes one')
 
 
 @epic.command
 async def show(epic_id: EpicId, /, *, common: Common = NOTHING_SAID) -> None:
-    """An epic with its tasks."""
-    out = printer_of(common)
+    """An epic, its progress and its tasks."""
     async with opened(common) as drover:
         found = await drover.epic(epic_id)
         tasks = await drover.tasks(epic=found.id)
-        most = drover.settings.max_attempts
+        limit = drover.settings.max_attempts
+    out = printer_of(common)
     if common.json:
-        out.document({**epic_json(found), "tasks": [task_json(task, max_attempts=most) for task in tasks]})
+        out.document({**epic_json(found), "tasks": [task_json(task, max_attempts=limit) for task in tasks]})
         return
-    out.line(f"{found.id}  {found.title}  ({found.state}, {found.completed}/{found.total} completed)")
+    out.line(Styled(f"{found.id}  {found.title}", "bold"))
     if found.description:
         out.block(found.description, indent="  ")
-    out.table([(task.id, status_word(task.status), task.title) for task in tasks], indent="  ")
+    closed = f", closed {moment(found.closed_at)}" if found.closed_at else ""
+    out.line(f"{found.state}, {_progress(found)} completed, added {moment(found.created_at)}{closed}")
+    print_tasks(out, tasks)
 
 
 @epic.command
 async def close(epic_id: EpicId, /, *, common: Common = NOTHING_SAID) -> None:
-    """Close an epic all of whose tasks are finished."""
-    out = printer_of(common)
+    """Close an epic: nothing more is added to it."""
     async with opened(common) as drover:
         closed = await drover.close_epic(epic_id)
+    out = printer_of(common)
     if common.json:
         out.document(epic_json(closed))
     else:
-        out.line(f"{closed.id} is closed")
+        out.line("closed ", closed.id, "  ", closed.title, f"  ({_progress(closed)} completed)")
+
+
+def _progress(epic: Epic) -> str:
+    return f"{epic.completed}/{epic.total}"

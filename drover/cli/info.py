@@ -1,122 +1,164 @@
-"""Everything about one task: info, diff."""
+"""Everything about one task, and what it changed."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Annotated
 
-from drover.cli.listing import why_waiting
-from drover.cli.options import NOTHING_SAID, Common, TaskId
+from drover.cli.listing import why_not
+from drover.cli.options import NOTHING_SAID, Common, TaskId, option
 from drover.cli.output import Part, Printer, Styled, status_word
 from drover.cli.session import opened, printer_of
 from drover.cli.shapes import attempts_used, details_json
-from drover.cli.text import moment, spoken
+from drover.cli.text import clock, counted, moment, spoken
+from drover.domain.errors import UsageError
 
 if TYPE_CHECKING:
     from drover.app import TaskDetails
-    from drover.domain.models import Attempt
+    from drover.domain.models import Attempt, StepRecord, Task
 
-_EVENTS = 20  # the newest that are shown; `drover stream --task` has them all
+_LAST_EVENTS = 10
 
 
 async def info(task_id: TaskId, /, *, common: Common = NOTHING_SAID) -> None:
-    """Everything about a task: text, blockers, attempts, steps, landing, logs, events."""
-    out = printer_of(common)
+    """Everything about a task.
+
+    Its text, what it waits for and what waits for it, every execution (when, who, where, which session of the
+    agent, what came of it, tokens, cost), the steps of the current attempt with their results, where its work is,
+    and its last events. --json has all of it.
+    """
     async with opened(common) as drover:
         details = await drover.details(task_id)
-        most = drover.settings.max_attempts
+        limit = drover.settings.max_attempts
+    out = printer_of(common)
     if common.json:
-        out.document(details_json(details, max_attempts=most))
+        out.document(details_json(details, max_attempts=limit))
         return
-    _facts(out, details, most)
-    _attempts(out, details)
-    _history(out, details)
+    _print_head(out, details, limit)
+    if details.task.description:
+        _heading(out, "Description")
+        out.block(details.task.description, indent="  ")
+    _print_attempts(out, details.attempts)
+    _print_steps(out, details.steps)
+    _print_rest(out, details)
 
 
-async def diff(task_id: TaskId, /, *, common: Common = NOTHING_SAID) -> None:
+async def diff(
+    task_id: TaskId,
+    /,
+    *,
+    raw: Annotated[bool, option("--raw", help="Every byte as it is, for git apply; not onto a terminal.")] = False,
+    common: Common = NOTHING_SAID,
+) -> None:
     """What a task changed, or has changed so far, as a patch."""
     out = printer_of(common)
+    if raw and (common.json or out.out.isatty()):
+        raise UsageError("--raw is for a pipe or a file", hint=f"drover diff {task_id} --raw > change.patch")
     async with opened(common) as drover:
-        patch = await drover.diff(task_id)
+        task = await drover.task(task_id)
+        patch = await drover.diff(task.id)
     if common.json:
-        out.document({"task_id": task_id, "patch": patch})
+        out.document({"task_id": task.id, "diff": patch})
+    elif raw:
+        out.raw(patch.encode("utf-8", "surrogateescape"))
     elif patch:
-        out.block(patch)
+        for line in patch.split("\n"):
+            out.line(Styled(line, _diff_style(line)))
 
 
-def _facts(out: Printer, details: TaskDetails, most: int) -> None:
+def _print_head(out: Printer, details: TaskDetails, limit: int) -> None:
     task = details.task
-    why = why_waiting(task)
-    out.line(Styled(task.id, "bold"), "  ", task.title)
-    rows: list[tuple[Part, ...]] = [("status", status_word(task.status)), *([("why", why)] if why else [])]
-    limit = task.max_attempts if task.max_attempts is not None else most
-    rows.append(("attempts", f"{attempts_used(task)} of {limit} used; {task.executions} executions"))
-    if task.interruptions:
-        rows.append(("interruptions", f"{task.interruptions}, which use up no attempt"))
-    optional = {
-        "epic": task.epic_id,
-        "parent": task.parent_id,
-        "priority": str(task.priority) if task.priority else None,
-        "labels": ", ".join(task.labels),
-        "agent": task.agent,
-        "tests": task.test_command,
-        "waits for": ", ".join(f"{b.id} ({b.status})" for b in details.blockers),
-        "blocks": ", ".join(f"{b.id} ({b.status})" for b in details.dependents),
-        "worktree": str(details.worktree) if details.worktree else None,
-        "work is on": details.branch,
-        "landed as": task.landed_commit,
-        "added": f"{moment(task.created_at)} by {task.created_by or 'somebody'}",
-        "completed": moment(task.completed_at) if task.completed_at else None,
-    }
-    rows += [(name, value) for name, value in optional.items() if value]
-    out.table(rows, indent="  ")
-    if task.error is not None:
-        out.line(Styled("  last error", "red"), f" ({task.error.error_class})")
-        out.block(task.error.message, indent="    ")
+    out.line(Styled(f"{task.id}  {task.title}", "bold"))
+    why = why_not(task)
+    out.line("  status      ", status_word(str(task.status)), f"  {why}" if why else "")
+    attempts = f"{attempts_used(task)} of {task.max_attempts or limit}"
+    more = f", {counted(task.executions, 'execution')}, {counted(task.interruptions, 'interruption')}"
+    rows: list[tuple[Part, str]] = [("attempts", attempts + more)]
+    rows += [("waits for" if task.open_blockers else "came after", _named(one)) for one in details.blockers]
+    rows += [("waited for by", _named(one)) for one in details.dependents]
+    for name, value in (
+        ("epic", task.epic_id),
+        ("parent", task.parent_id),
+        ("priority", str(task.priority) if task.priority else None),
+        ("type", task.type if task.type != "other" else None),
+        ("labels", ", ".join(task.labels)),
+        ("agent", task.agent),
+        ("tests", " ".join(word for word in (task.test_mode, task.test_scope, task.test_command) if word)),
+        ("added", f"{moment(task.created_at)} by {task.created_by or 'somebody'}"),
+        ("completed", moment(task.completed_at) if task.completed_at else None),
+        ("landed", task.landed_commit),
+        ("worktree", str(details.worktree) if details.worktree else None),
+        ("work on", details.branch),
+    ):
+        if value:
+            rows.append((name, value))
+    if task.error:
+        rows.append(("last error", f"{task.error.error_class}: {task.error.message}"))
         if task.error.what_to_do:
-            out.line(f"    what to do: {task.error.what_to_do}")
-    if task.description:
-        out.line("")
-        out.block(task.description, indent="  ")
+            rows.append(("", f"→ {task.error.what_to_do}"))
+    out.table([(Styled(str(name), "dim"), value) for name, value in rows], indent="  ", cut=False)
 
 
-def _attempts(out: Printer, details: TaskDetails) -> None:
-    if details.attempts:
-        out.line("")
-        out.line(Styled("executions", "bold"))
-        out.table([_attempt_row(attempt) for attempt in details.attempts], indent="  ")
-    if details.steps:
-        out.line("")
-        out.line(Styled(f"steps of attempt {details.steps[0].attempt}", "bold"))
-        rows = [(s.name, "completed", spoken(s.finished_at - s.started_at)) for s in details.steps]
-        out.table(rows, indent="  ")
+def _print_attempts(out: Printer, attempts: tuple[Attempt, ...]) -> None:
+    if not attempts:
+        return
+    _heading(out, "Executions")
+    rows: list[tuple[Part, ...]] = []
+    for one in attempts:
+        lasted = spoken(one.ended_at - one.started_at) if one.ended_at else "…"
+        outcome = one.outcome or ("" if one.ended_at else "running")
+        facts = [one.resumed or "", f"{one.usage.tokens} tokens" if one.usage.tokens else ""]
+        facts += [f"${one.usage.cost_usd:.2f}" if one.usage.cost_usd else "", f"session {one.session_id or '-'}"]
+        facts += [one.error or ""]
+        who = f"{one.worker_id}@{one.host}" + (f" pid {one.pid}" if one.pid else "")
+        about = ", ".join(fact for fact in facts if fact)
+        rows.append((f"attempt {one.attempt}", moment(one.started_at), lasted, who, one.agent, outcome, about))
+    out.table(rows, indent="  ", cut=False)
 
 
-def _attempt_row(attempt: Attempt) -> tuple[Part, ...]:
-    took = spoken(attempt.ended_at - attempt.started_at) if attempt.ended_at else "now"
-    used = f"{attempt.usage.tokens} tokens" + (f", ${attempt.usage.cost_usd:.4f}" if attempt.usage.cost_usd else "")
-    return (
-        f"attempt {attempt.attempt}",
-        moment(attempt.started_at),
-        took,
-        f"{attempt.agent or '-'} ({attempt.resumed or 'not started'})",
-        attempt.outcome or "running",
-        f"{attempt.worker_id}@{attempt.host}",
-        used + (f"; {attempt.error}" if attempt.error else ""),
-    )
+def _print_steps(out: Printer, steps: tuple[StepRecord, ...]) -> None:
+    if not steps:
+        return
+    _heading(out, f"Steps of attempt {steps[-1].attempt}")
+    rows: list[tuple[Part, ...]] = [
+        (step.name, clock(step.finished_at), spoken(step.finished_at - step.started_at), _facts(step.result))
+        for step in steps
+    ]
+    out.table(rows, indent="  ")
 
 
-def _history(out: Printer, details: TaskDetails) -> None:
-    if details.landings:
-        out.line("")
-        out.line(Styled("landings", "bold"))
-        rows = [(ld.state, ld.target, ld.commit[:12], f"attempt {ld.attempt}") for ld in details.landings]
-        out.table(rows, indent="  ")
+def _print_rest(out: Printer, details: TaskDetails) -> None:
     if details.log_paths:
-        out.line("")
-        out.line(Styled("logs", "bold"), f"  (drover logs {details.task.id})")
+        _heading(out, "Logs")
         for path in details.log_paths:
-            out.line(f"  {path}")
+            out.line("  ", str(path))
     if details.events:
-        out.line("")
-        out.line(Styled("events", "bold"))
-        out.table([(moment(e.at), e.type, e.worker or "") for e in details.events[-_EVENTS:]], indent="  ")
+        _heading(out, "Last events")
+        rows: list[tuple[Part, ...]] = []
+        for event in details.events[-_LAST_EVENTS:]:
+            data = {key: value for key, value in event.data.items() if key != "title"}
+            rows.append((moment(event.at), event.type, _facts(json.dumps(data, ensure_ascii=False))))
+        out.table(rows, indent="  ")
+
+
+def _facts(result: str) -> str:
+    """The telling values of a step's result or an event's data: short, without what is empty."""
+    value = json.loads(result)
+    if not isinstance(value, dict):
+        return str(value)
+    return ", ".join(f"{key} {one}" for key, one in value.items() if one not in (None, "", [], {}, False))
+
+
+def _named(task: Task) -> str:
+    return f"{task.id} ({task.status}) {task.title}"
+
+
+def _heading(out: Printer, text: str) -> None:
+    out.line()
+    out.line(Styled(text, "bold"))
+
+
+def _diff_style(line: str) -> str:
+    if line.startswith(("+++", "---", "diff ")):
+        return "bold"
+    return {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")

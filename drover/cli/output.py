@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from drover.cli.text import clean, clean_block, fit, pad, width
-from drover.domain.errors import DroverError
+from drover.domain.errors import DroverError, UsageError
 
 Json = Mapping[str, object] | Sequence[object]
 
@@ -102,9 +102,10 @@ class Printer:
         for line in clean_block(text).rstrip("\n").split("\n"):
             self.out.write(f"{indent}{line}".rstrip() + "\n")
 
-    def chunk(self, text: str) -> None:
-        """A piece of foreign text on stdout as it comes, without an end of its own."""
-        self.out.write(clean_block(text))
+    def raw(self, data: bytes) -> None:
+        """Bytes on stdout as they are; never called for a terminal."""
+        self.out.flush()
+        self.out.buffer.write(data)
 
     def table(self, rows: Sequence[Sequence[Part]], *, indent: str = "", cut: bool = True) -> None:
         """Rows under one another; the last column takes the room that is left and, with ``cut``, never more."""
@@ -124,8 +125,23 @@ class Printer:
         if not self.as_json:
             self.err.write(clean(text) + "\n")
 
+    def confirm(self, what: str) -> None:
+        """Ask whether to do that; raises UsageError where nobody can answer, and when the answer is not yes."""
+        if self.as_json or not (sys.stdin.isatty() and self.err.isatty()):
+            raise UsageError(f"this would {clean(what)}", hint="add -y if that is meant")
+        self.err.write(f"{clean(what)}? [y/N] ")
+        self.err.flush()
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise DroverError(f"did not {clean(what)}", hint="nothing was changed")
+
     def warning(self, text: str) -> None:
         self.note(f"warning: {text}")
+
+    def give_up(self) -> None:
+        """Stdout's reader is gone: say nothing more, and let the interpreter's own last flush not complain."""
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self.out.fileno())
+        os.close(null)
 
     # ------------------------------------------------------------ for programs
 

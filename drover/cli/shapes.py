@@ -64,7 +64,9 @@ def attempts_used(task: Task) -> int:
 
 def last_error_json(task: Task) -> Shape | None:
     error = task.error
-    return error and {"class": error.error_class, "message": error.message, "what_to_do": error.what_to_do}
+    if error is None:
+        return None
+    return {"class": error.error_class, "message": error.message, "what_to_do": error.what_to_do}
 
 
 def details_json(details: TaskDetails, *, max_attempts: int) -> Shape:

@@ -1,120 +1,139 @@
-"""The operator's hand: edit, cancel, retry, reset, resolve."""
+"""The operator's hand on single tasks: edit, cancel, retry, reset, resolve."""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
-from drover.cli.options import NOTHING_SAID, Common, TaskId, TaskIds, Yes, option
+from drover.cli.listing import print_tasks
+from drover.cli.options import NOTHING_SAID, Common, TaskId, TaskIds, Yes, option, split
 from drover.cli.output import Printer
 from drover.cli.session import opened, printer_of
 from drover.cli.shapes import task_json
-from drover.domain.errors import NotFound, UsageError
-from drover.domain.states import State, Status
+from drover.cli.text import counted
+from drover.domain.errors import UsageError, WrongState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from drover.app import Drover
     from drover.domain.models import Task
 
-FreshOption = Annotated[bool, option("--fresh", help="Without the work in progress, which stays on its ref.")]
+FreshOption = Annotated[bool, option("--fresh", help="Without the work in progress that is there.")]
+_EDITABLE = ("paused", "failed", "waiting", "cancelled")
+_RUNNING = ("claimed", "in_progress")
 
 
 async def edit(task_id: TaskId, /, *, common: Common = NOTHING_SAID) -> None:
-    """Print where a task's worktree is, and nothing else: code $(drover edit ID)."""
-    out = printer_of(common)
+    """Print the absolute path of a task's worktree and nothing else, for cd "$(drover edit ID)".
+
+    For tasks that no agent works on and none will by itself: paused, failed, waiting and cancelled ones.
+    """
     async with opened(common) as drover:
         details = await drover.details(task_id)
+    task = details.task
+    if str(task.status) not in _EDITABLE:
+        raise WrongState(f"{task.id} is {task.status}", hint=f"only of {', '.join(_EDITABLE)} tasks")
     if details.worktree is None:
-        raise NotFound(f"{details.task.id} has no worktree now", hint=f"drover diff {details.task.id}")
+        raise WrongState(f"{task.id} has no worktree", hint=f"drover diff {task.id} shows what it changed")
+    out = printer_of(common)
     if common.json:
-        out.document({"task_id": details.task.id, "worktree": str(details.worktree)})
+        out.document({"task_id": task.id, "worktree": str(details.worktree.absolute())})
     else:
-        out.line(str(details.worktree))
+        out.line(str(details.worktree.absolute()))
 
 
 async def cancel(
-    *task_ids: TaskIds,
-    reason: Annotated[str, option("--reason", metavar="TEXT", text=True, help="Why, for the record.")] = "",
+    task_ids: TaskIds,
+    /,
+    *,
+    reason: Annotated[str, option("--reason", text=True, help="Why, for the record.")] = "",
     common: Common = NOTHING_SAID,
 ) -> None:
-    """Stop tasks for good, their agents and all that these started. What they wrote is kept on a ref."""
+    """Stop tasks for good, from any unfinished status; an agent at work is ended with all its children.
+
+    What it had written is saved. What waits for them is stranded until you retry or resolve.
+    """
     async with opened(common) as drover:
-        _told(printer_of(common), drover, await drover.cancel(_named(task_ids), reason), common)
+        tasks = await drover.cancel(_named(task_ids), reason)
+        _print_changed(printer_of(common), drover, "cancelled", tasks)
 
 
 async def retry(
-    *task_ids: TaskIds,
+    task_ids: TaskIds,
+    /,
+    *,
     force: Annotated[bool, option("--force", help="Also when the attempts are used up.")] = False,
     fresh: FreshOption = False,
     common: Common = NOTHING_SAID,
 ) -> None:
-    """Give failed or cancelled tasks another chance, with the work they have."""
+    """Give failed or cancelled tasks another chance. They begin with the work that was saved, unless --fresh."""
     async with opened(common) as drover:
-        _told(printer_of(common), drover, await drover.retry(_named(task_ids), force=force, fresh=fresh), common)
+        tasks = await drover.retry(_named(task_ids), force=force, fresh=fresh)
+        _print_changed(printer_of(common), drover, "eligible again", tasks)
 
 
 async def reset(
-    *task_ids: TaskIds,
+    task_ids: TaskIds = (),
+    /,
+    *,
     completed: Annotated[bool, option("--completed", help="All completed tasks.")] = False,
-    in_progress: Annotated[bool, option("--in-progress", help="All tasks an agent works on.")] = False,
-    claimed: Annotated[bool, option("--claimed", help="All tasks a worker has claimed.")] = False,
+    in_progress: Annotated[bool, option("--in-progress", help="All tasks in progress.")] = False,
+    claimed: Annotated[bool, option("--claimed", help="All claimed tasks.")] = False,
     failed: Annotated[bool, option("--failed", help="All failed tasks.")] = False,
     fresh: FreshOption = False,
     yes: Yes = False,
     common: Common = NOTHING_SAID,
 ) -> None:
-    """Put tasks back to the start, honouring blockers. Asks before it touches running or completed ones."""
-    flags = {
-        Status.COMPLETED: completed,
-        Status.IN_PROGRESS: in_progress,
-        Status.CLAIMED: claimed,
-        Status.FAILED: failed,
-    }
-    statuses = [status for status, chosen in flags.items() if chosen]
-    if not task_ids and not statuses:
-        raise UsageError("nothing to reset was named", hint="name tasks, or statuses: drover reset --failed")
+    """Put tasks back to the start, honouring what they wait for.
+
+    With neither ids nor options: all that are claimed, in progress or completed. A completed task that is reset is
+    done once more and lands once more, so drover asks before it touches completed or running ones.
+    """
+    chosen = {"completed": completed, "in_progress": in_progress, "claimed": claimed, "failed": failed}
+    statuses = [status for status, wanted in chosen.items() if wanted]
+    ids = split(task_ids)
+    if not ids and not statuses:
+        statuses = ["completed", *_RUNNING]
+    out = printer_of(common)
     async with opened(common) as drover:
-        chosen = {t.id: t for t in [await drover.task(id) for id in task_ids]}
-        if statuses:
-            chosen |= {t.id: t for t in await drover.tasks(statuses=statuses)}
-        careful = [t.id for t in chosen.values() if t.state in (State.RUNNING, State.COMPLETED)]
-        if careful and not yes:
-            _ask(f"{', '.join(careful)}: running or completed. Start over?")
-        _told(printer_of(common), drover, await drover.reset(chosen, fresh=fresh), common)
+        tasks = {task.id: task for task in [await drover.task(one) for one in ids]}
+        tasks |= {task.id: task for task in (await drover.tasks(statuses=statuses) if statuses else ())}
+        if not yes:
+            _ask(out, list(tasks.values()))
+        _print_changed(out, drover, "back to the start", await drover.reset(list(tasks), fresh=fresh))
 
 
 async def resolve(
     task_id: TaskId,
     /,
     *,
-    note: Annotated[str, option("--note", metavar="TEXT", text=True, help="Why, for the record.")] = "",
+    note: Annotated[str, option("--note", text=True, help="Why, for the record.")],
     common: Common = NOTHING_SAID,
 ) -> None:
-    """Drop what a task still waits for, and record who did and why."""
+    """Drop everything that a task still waits for, and record who did so and why."""
     async with opened(common) as drover:
-        _told(printer_of(common), drover, [await drover.resolve(task_id, note)], common)
+        task = await drover.resolve(task_id, note)
+        _print_changed(printer_of(common), drover, "waits for nothing more", [task])
 
 
 def _named(task_ids: tuple[str, ...]) -> tuple[str, ...]:
-    if not task_ids:
-        raise UsageError("no task was named", hint="drover list shows their ids")
-    return task_ids
+    ids = split(task_ids)
+    if not ids:
+        raise UsageError("no task is named", hint="drover list")
+    return ids
 
 
-def _ask(question: str) -> None:
-    if not sys.stdin.isatty():
-        raise UsageError(f"{question} Nobody is there to answer", hint="say --yes")
-    sys.stderr.write(f"{question} [y/N] ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise UsageError("nothing was changed")
+def _ask(out: Printer, tasks: Sequence[Task]) -> None:
+    """Let the operator confirm what would be done twice, or taken out of an agent's hands."""
+    done = sum(str(task.status) == "completed" for task in tasks)
+    running = sum(str(task.status) in _RUNNING for task in tasks)
+    if done or running:
+        parts = [counted(count, f"{word} task") for count, word in ((done, "completed"), (running, "running")) if count]
+        out.confirm(f"put {' and '.join(parts)} back to the start")
 
 
-def _told(out: Printer, drover: Drover, tasks: Sequence[Task], common: Common) -> None:
-    if common.json:
+def _print_changed(out: Printer, drover: Drover, what: str, tasks: Sequence[Task]) -> None:
+    if out.as_json:
         out.document([task_json(task, max_attempts=drover.settings.max_attempts) for task in tasks])
         return
-    for task in tasks:
-        out.line(f"{task.id} is {task.status}")
+    out.note(f"{counted(len(tasks), 'task')} {what}" if tasks else "no such tasks")
+    print_tasks(out, tasks)

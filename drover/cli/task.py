@@ -158,25 +158,43 @@ async def edit_task(
     common: Common = NOTHING_SAID,
 ) -> None:
     """Change a task that is not running. What is not named stays; labels are replaced as a whole."""
-    changes: dict[str, object] = {
-        "title": checked_title(title) if title is not None else None,
-        "description": read_text(description),
-        "priority": priority,
-        "epic": epic,
-        "test_mode": test_mode,
-        "test_scope": test_scope,
-        "test_command": test_command,
-        "agent": agent,
-        "max_attempts": positive(max_attempts, "--max-attempts", most=100),
-        "timeout_ms": duration_ms(longest, "--timeout"),
-        "type": type,
-        "labels": split(label) or None,
-    }
-    named = {key: value for key, value in changes.items() if value is not None}
-    if not named:
+    if (
+        all(
+            given is None
+            for given in (
+                title,
+                description,
+                epic,
+                priority,
+                test_mode,
+                test_scope,
+                test_command,
+                agent,
+                max_attempts,
+                longest,
+                type,
+            )
+        )
+        and not label
+    ):
         raise UsageError("nothing to change was named", hint="drover edit-task --help")
     async with opened(common) as drover:
-        _say_changed(drover, await drover.edit_task(task_id, **named), common)
+        changed = await drover.edit_task(
+            task_id,
+            title=checked_title(title) if title is not None else None,
+            description=read_text(description),
+            priority=priority,
+            epic=epic,
+            test_mode=test_mode,
+            test_scope=test_scope,
+            test_command=test_command,
+            agent=agent,
+            max_attempts=positive(max_attempts, "--max-attempts", most=100),
+            timeout_ms=duration_ms(longest, "--timeout"),
+            type=type,
+            labels=split(label) or None,
+        )
+        _say_changed(drover, changed, common)
 
 
 def _blockers(by: tuple[str, ...]) -> tuple[str, ...]:

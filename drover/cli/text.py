@@ -67,7 +67,7 @@ def spoken(milliseconds: float) -> str:
     if milliseconds < 1_000:
         return f"{max(0, round(milliseconds))}ms"
     seconds = round(milliseconds / 1_000)
-    parts = []
+    parts: list[tuple[int, str]] = []
     for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
         count, seconds = divmod(seconds, size)
         if count or parts:

@@ -1,65 +1,86 @@
-"""What is on disk: worktree list, prune, cleanup."""
+"""What is on disk."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App
 
 from drover.cli.options import NOTHING_SAID, Common, option
-from drover.cli.output import Printer
+from drover.cli.output import Part, Printer, status_word
 from drover.cli.session import opened, printer_of
 from drover.cli.shapes import worktree_json
+from drover.cli.text import counted
 from drover.domain.quantities import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from drover.app import WorktreeRow
 
-worktree = App(name="worktree", help="What is on disk: list, prune, cleanup.", help_format="plaintext")
+worktree = App(name="worktree", help="What is on disk: list, prune, cleanup.")
 
-DryRun = Annotated[bool, option("--dry-run", help="Only say what would go.")]
+DryRunOption = Annotated[bool, option("--dry-run", help="Say what would go, and remove nothing.")]
 
 
 @worktree.command(name="list")
-async def list_worktrees(*, common: Common = NOTHING_SAID) -> None:
-    """Every worktree: whose, how large, why it is there, and whether it may go."""
-    out = printer_of(common)
+async def list_worktrees(
+    *,
+    verbose: Annotated[bool, option("--verbose", "-v", help="With the whole paths.")] = False,
+    common: Common = NOTHING_SAID,
+) -> None:
+    """Every worktree: whose it is, why it is there, how large it is, and whether it may go."""
     async with opened(common) as drover:
         rows = await drover.worktrees()
-    _shown(out, rows, common, "there are no worktrees")
-
-
-@worktree.command
-async def prune(*, dry_run: DryRun = False, common: Common = NOTHING_SAID) -> None:
-    """Remove worktrees whose work has provably landed."""
-    await _prune(dry_run, everything=False, common=common)
-
-
-@worktree.command
-async def cleanup(*, dry_run: DryRun = False, common: Common = NOTHING_SAID) -> None:
-    """Remove those too whose tasks failed or were cancelled and whose work is saved on a ref."""
-    await _prune(dry_run, everything=True, common=common)
-
-
-async def _prune(dry_run: bool, *, everything: bool, common: Common) -> None:
     out = printer_of(common)
-    async with opened(common) as drover:
-        rows = await drover.prune_worktrees(dry_run=dry_run, everything=everything)
-    _shown(out, rows, common, "nothing may go")
-    if rows and not common.json:
-        total = format_size(sum(row.bytes for row in rows))
-        out.note(f"{len(rows)} {'would go' if dry_run else 'removed'}, {total}")
-
-
-def _shown(out: Printer, rows: Sequence[WorktreeRow], common: Common, nothing: str) -> None:
     if common.json:
         out.document([worktree_json(row) for row in rows])
+    elif rows:
+        _print_rows(out, rows, verbose=verbose)
+    else:
+        out.note("no worktrees")
+
+
+@worktree.command
+async def prune(*, dry_run: DryRunOption = False, common: Common = NOTHING_SAID) -> None:
+    """Remove the worktrees whose work is provably landed; never one of a running or paused task."""
+    async with opened(common) as drover:
+        gone = await drover.prune_worktrees(dry_run=dry_run)
+    _print_gone(printer_of(common), gone, dry_run=dry_run)
+
+
+@worktree.command
+async def cleanup(
+    *,
+    dry_run: DryRunOption = False,
+    yes: Annotated[bool, option("--yes", "-y", "--force", "-f", help="Do not ask.")] = False,
+    common: Common = NOTHING_SAID,
+) -> None:
+    """As prune, and also those of failed and cancelled tasks whose work is saved on a ref."""
+    out = printer_of(common)
+    async with opened(common) as drover:
+        if not dry_run and not yes:
+            would_go = await drover.prune_worktrees(dry_run=True, everything=True)
+            if would_go:
+                out.confirm(f"remove {counted(len(would_go), 'worktree')}")
+        gone = await drover.prune_worktrees(dry_run=dry_run, everything=True)
+    _print_gone(out, gone, dry_run=dry_run)
+
+
+def _print_gone(out: Printer, gone: Sequence[WorktreeRow], *, dry_run: bool) -> None:
+    if out.as_json:
+        out.document([worktree_json(row) for row in gone])
         return
-    if not rows:
-        out.note(nothing)
-        return
-    out.table(
-        [(r.task_id, r.status, format_size(r.bytes), r.why + (f"; {r.proof}" if r.proof else ""), str(r.path)) for r in rows]
-    )
+    freed = format_size(sum(row.bytes for row in gone))
+    word = "would go" if dry_run else "removed"
+    out.note(f"{counted(len(gone), 'worktree')} {word}, {freed}" if gone else "nothing to remove")
+    _print_rows(out, gone, verbose=False)
+
+
+def _print_rows(out: Printer, rows: Sequence[WorktreeRow], *, verbose: bool) -> None:
+    lines: list[tuple[Part, ...]] = []
+    for row in rows:
+        why = f"{row.why}; {row.proof}" if row.proof else row.why
+        about = f"{why}  {row.path}" if verbose else why
+        lines.append((row.task_id, status_word(row.status), f"{format_size(row.bytes):>6}", about))
+    if lines:
+        out.table(lines, cut=False)
