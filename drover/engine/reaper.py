@@ -12,8 +12,10 @@ from drover.domain.models import Worker
 from drover.engine import landing
 from drover.engine.lane import target_of
 from drover.engine.tools import Tools
+from drover.git.checkout import finish_publishing
 from drover.git.landing import branch_ref
 from drover.git.locks import clear_stale_locks
+from drover.git.worktree import clear_leftovers
 from drover.process import boot_id, end_marked, is_alive
 from drover.store.claims import Held
 
@@ -32,6 +34,8 @@ async def recover(tools: Tools) -> list[str]:
     done = await rescue_from_dead(tools, tools.host)
     if not [w for w in await tools.store.workers.list_workers() if w.host == tools.host and not _dead(w)]:
         await clear_stale_locks(tools.repo, [branch_ref(target_of(tools))])
+        await finish_publishing(tools.repo)
+        await clear_leftovers(tools.places.worktrees)
         done += await landing.reconcile(tools)
     return done
 
