@@ -5,16 +5,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from drover.app import Drover, open
+    from drover.app import Backlog, Drover, new_task, open
     from drover.domain.errors import DroverError
     from drover.domain.models import Event, RunReport, Task
     from drover.domain.states import Status
+    from drover.engine.job import Job
 
 __version__ = "0.1.0"
-__all__ = ["Drover", "DroverError", "Event", "RunReport", "Status", "Task", "__version__", "open"]
+__all__ = [
+    "Backlog",
+    "Drover",
+    "DroverError",
+    "Event",
+    "Job",
+    "RunReport",
+    "Status",
+    "Task",
+    "__version__",
+    "new_task",
+    "open",
+]
 
 _HOMES = {
+    "Backlog": "drover.app",
     "Drover": "drover.app",
+    "Job": "drover.engine.job",
+    "new_task": "drover.app",
     "open": "drover.app",
     "DroverError": "drover.domain.errors",
     "Event": "drover.domain.models",
@@ -28,6 +44,6 @@ def __getattr__(name: str) -> object:
     """Public names are imported when first used, so that ``drover --version`` imports nothing."""
     if name not in _HOMES:
         raise AttributeError(f"module 'drover' has no attribute {name!r}")
-    from importlib import import_module
+    from importlib import import_module  # noqa: PLC0415 - the point of this function
 
     return getattr(import_module(_HOMES[name]), name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from drover.app.backlog import Backlog, new_task
 from drover.app.drover import Drover, open
 from drover.app.project import Initialised, init
 from drover.app.readings import (
@@ -18,6 +19,7 @@ from drover.engine.workers import Stop as StopSignal
 
 __all__ = [
     "Attention",
+    "Backlog",
     "Check",
     "Drover",
     "Initialised",
@@ -29,5 +31,6 @@ __all__ = [
     "TreeNode",
     "WorktreeRow",
     "init",
+    "new_task",
     "open",
 ]

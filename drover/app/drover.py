@@ -5,27 +5,30 @@ from __future__ import annotations
 import os
 import random
 import secrets
-import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any, overload
 
 import anyio
 from anyio.abc import TaskStatus
 
 from drover.agents import registry
 from drover.agents.base import AgentSettings
-from drover.app import doctor, look
+from drover.app import doctor, feed, look
 from drover.app import project as projects
+from drover.app.backlog import LIFE, PLAIN, Backlog, open_backlog
+from drover.app.host import host_name, workers_of
 from drover.app.readings import Check, ResumeItem, StatusReport, TaskDetails, TreeNode, WorktreeRow
 from drover.domain.clock import Clock, SystemClock
 from drover.domain.errors import AgentError, UsageError
-from drover.domain.ids import new_id, new_token, split_subtask
-from drover.domain.models import Epic, Event, NewTask, Run, RunReport, Task, TestMode, TestScope, Worker
+from drover.domain.ids import new_id, split_subtask
+from drover.domain.models import Epic, Event, NewTask, Run, RunReport, Task, TestMode, TestScope
 from drover.domain.states import Status
 from drover.engine import reaper
 from drover.engine.gate import only_one_at_a_time
+from drover.engine.plain import Work
 from drover.engine.tools import Places, Tools
 from drover.engine.workers import Crew, Scope, Stop
 from drover.git.repo import Repo
@@ -33,12 +36,9 @@ from drover.process import current_identity, sole_error
 from drover.settings import Project, Settings, find_project, load
 from drover.store import Store, open_store
 
-EVENTS_LOOK_S = 0.5
-INITIAL_PID_NAMESPACE = 4026531836
 
-
-@asynccontextmanager
-async def open(
+@overload
+def open(
     url: str | None = None,
     *,
     repo: str | Path = ".",
@@ -47,12 +47,61 @@ async def open(
     settings: Settings | None = None,
     clock: Clock | None = None,
     **flags: object,
-) -> AsyncGenerator[Drover]:
+) -> AbstractAsyncContextManager[Drover]: ...
+
+
+@overload
+def open(
+    url: str,
+    *,
+    repo: None,
+    agent: Work,
+    workers: int = 8,
+    max_attempts: int = 3,
+    lease_ms: int = 60_000,
+    clock: Clock | None = None,
+) -> AbstractAsyncContextManager[Backlog]: ...
+
+
+def open(
+    url: str | None = None,
+    *,
+    repo: str | Path | None = ".",
+    agent: str | Work | None = None,
+    project: Project | None = None,
+    settings: Settings | None = None,
+    clock: Clock | None = None,
+    **flags: Any,
+) -> AbstractAsyncContextManager[Drover] | AbstractAsyncContextManager[Backlog]:
     """The backlog of the project at ``repo``, made one if it is none yet.
 
     ``url`` names another store than the project's own; ``agent`` and ``flags`` override settings by their names
     in the project file (``workers=8``, ``task_timeout="30m"``). Enter and leave it in the same task.
+
+    With ``repo=None`` a backlog at ``url`` without git: ``agent`` is an async function that is given a
+    :class:`drover.Job` and returns the task's result as something ``json.dumps`` can write. ``workers``,
+    ``max_attempts`` and ``lease_ms`` are the only flags then.
     """
+    if repo is not None:
+        if callable(agent):
+            raise UsageError("an agent that is a function needs repo=None", hint="or name a type of agent")
+        return _open_project(url, repo=repo, agent=agent, project=project, settings=settings, clock=clock, **flags)
+    if url is None or not callable(agent):
+        raise UsageError("repo=None needs the URL of a store and an async function as the agent")
+    return open_backlog(url, agent, clock=clock, **flags)
+
+
+@asynccontextmanager
+async def _open_project(
+    url: str | None,
+    *,
+    repo: str | Path,
+    agent: str | None,
+    project: Project | None,
+    settings: Settings | None,
+    clock: Clock | None,
+    **flags: object,
+) -> AsyncGenerator[Drover]:
     if project is None:
         where = Path(repo).absolute()
         project = find_project(where, home=Path.home(), named=str(where)) or (await projects.init(where)).project
@@ -251,10 +300,14 @@ class Drover:
         stop = stop or Stop()
         began = time.monotonic()
         before = await self.store.events.last_seq()
+        if await self.store.workers.meta(LIFE) == PLAIN:
+            raise UsageError(
+                "the tasks of this store are functions of a program", hint="drover.open(url, repo=None, …)"
+            )
         run = await self._asked(workers, epic, tasks, target)
         await self._check_agents(run)
         tools = await self.tools(run_id=run.id, stop=stop, target=run.target)
-        crew_workers = _workers_of(run, tools.host)
+        crew_workers = workers_of(run, tools.host)
         kept = (await self.store.tasks.counts(run.epic_id))[Status.COMPLETED]
         async with only_one_at_a_time(self.places.state / "start.lock"):
             await reaper.recover(tools)
@@ -352,21 +405,12 @@ class Drover:
         """
         task_id = (await self.task(task)).id if task else None
         epic_id = (await self.epic(epic)).id if epic else None
-        seen, told = after, 0
-        while limit is None or told < limit:
-            ticket = self.store.news.ticket()
-            page = await self.store.events.page(after=seen, task_id=task_id, epic_id=epic_id, since=since, until=until)
-            for event in page:
-                seen = event.seq
-                if not types or event.type in types or event.type.split(".", 1)[-1] in types:
-                    yield event
-                    told += 1
-                    if told == limit:
-                        return
-            if not page:
-                if not follow:
-                    return
-                await self.store.news.wait(ticket, EVENTS_LOOK_S)
+        found = feed.events(
+            self.store, types=types, epic_id=epic_id, task_id=task_id, since=since, until=until, follow=follow,
+            limit=limit, after=after,
+        )  # fmt: skip
+        async for event in found:
+            yield event
 
     # ------------------------------------------------------------ putting the parts together
 
@@ -443,23 +487,6 @@ class Drover:
     async def _tell_rest(self, on_event: Callable[[Event], None]) -> None:
         async for event in self.events(after=self._told):
             on_event(event)
-
-
-def host_name() -> str:
-    """This machine, told apart from other containers on it: process ids mean nothing across those."""
-    try:
-        namespace = os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116 - a magic link, not a path
-    except OSError:
-        return socket.gethostname()
-    return socket.gethostname() + ("" if namespace == INITIAL_PID_NAMESPACE else f":{namespace}")
-
-
-def _workers_of(run: Run, host: str) -> list[Worker]:
-    token = new_token(4)
-    return [
-        Worker(id=f"{token}-{number}", host=host, process=current_identity(), run_id=run.id)
-        for number in range(1, run.workers + 1)
-    ]
 
 
 def _id(named: Task | Epic | str | None) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from drover.domain.states import State, Status, status_of
 
@@ -49,6 +49,7 @@ class NewTask(Frozen):
     timeout_ms: int | None = None
     max_attempts: int | None = None
     allow_no_change: bool = False
+    input: JsonValue = None  # for work that is a function: what it is given
     labels: tuple[str, ...] = ()
     blocked_by: tuple[str, ...] = ()
 
@@ -96,6 +97,8 @@ class Task(Frozen):
     started_at: int | None = None
     completed_at: int | None = None
     created_by: str | None = None
+    input: JsonValue = None  # of work that is a function: what it is given, and what it returned
+    result: JsonValue = None
 
     labels: tuple[str, ...] = ()
     blocked_by: tuple[str, ...] = ()

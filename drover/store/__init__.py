@@ -14,6 +14,7 @@ from drover.store.database import Bell, Database
 from drover.store.epics import Epics
 from drover.store.events import Events
 from drover.store.landings import Landings
+from drover.store.plain import Plain
 from drover.store.sqlite import open_sqlite
 from drover.store.tasks import Tasks
 from drover.store.workers import Workers
@@ -31,6 +32,7 @@ class Store:
         self.epics = Epics(database, clock)
         self.events = Events(database)
         self.landings = Landings(database, clock)
+        self.plain = Plain(database, clock, lease_ms)
         self.workers = Workers(database, clock)
 
     @property

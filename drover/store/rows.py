@@ -6,12 +6,15 @@ import json
 from collections.abc import Sequence
 from typing import Any, cast
 
+from pydantic import JsonValue
+
 from drover.domain.models import Attempt, Epic, Landing, LastError, Run, StepRecord, Task, Usage
 from drover.domain.states import State
-from drover.store.database import Row
+from drover.store.database import Row, Value
 
 _TASK_COLUMNS = frozenset(Task.model_fields) - {
-    "labels", "blocked_by", "blocks", "stranded", "executing", "due", "error", "allow_no_change", "fresh", "state"
+    "labels", "blocked_by", "blocks", "stranded", "executing", "due", "error", "allow_no_change", "fresh", "state",
+    "input", "result",
 }  # fmt: skip
 
 
@@ -36,11 +39,18 @@ def task_of(
         executing=bool(row["executing"]),
         due=due_at is not None and due_at <= now,
         error=_error_of(row),
+        input=_document(row["input"]),
+        result=_document(row["result"]),
         labels=tuple(labels),
         blocked_by=tuple(blocked_by),
         blocks=tuple(blocks),
         stranded=stranded,
     )
+
+
+def _document(text: Value) -> JsonValue:
+    found: JsonValue = json.loads(str(text)) if text is not None else None
+    return found
 
 
 def _error_of(row: Row) -> LastError | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import random
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence, Set
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence, Set
 from itertools import islice
 from typing import NamedTuple
 
@@ -147,23 +147,28 @@ class Tasks:
         return (await self.add_many([new], by=by))[0]
 
     async def add_many(self, news: Sequence[NewTask], *, by: str | None = None) -> list[Task]:
-        """Add all of them or none, in one transaction, in order; later ones may name earlier ones' ids."""
+        """Add all of them or none, in one transaction, in order; ``blocked_by`` may name keys of earlier ones."""
 
         async def verb(tx: Transaction) -> list[Task]:
             now = self._clock.now()
             if any(new.blocked_by or new.parent_id for new in news):
                 await tx.one("lock_graph")
-            ids = [await self._insert(tx, new, now, by) for new in news]
+            ids: list[str] = []
+            keys: dict[str, str] = {}
+            for new in news:
+                ids.append(await self._insert(tx, new, now, by, keys))
+                if new.key is not None:
+                    keys[new.key] = ids[-1]
             tx.ring()
             stranded = await _stranded(tx)
             return [await get_task(tx, id, now, stranded=stranded) for id in ids]
 
         return await self._database.write(verb)
 
-    async def _insert(self, tx: Transaction, new: NewTask, now: int, by: str | None) -> str:
+    async def _insert(self, tx: Transaction, new: NewTask, now: int, by: str | None, keys: Mapping[str, str]) -> str:
         if new.key is not None and (row := await tx.one("find_task_by_key", key=new.key)):
             return str(row["id"])
-        blockers = dict.fromkeys([await resolve(tx, name) for name in new.blocked_by], "asked")
+        blockers = dict.fromkeys([keys.get(name) or await resolve(tx, name) for name in new.blocked_by], "asked")
         epic_id = await resolve_epic(tx, new.epic_id) if new.epic_id else None
         parent, sequence, follower = None, None, None
         if new.parent_id is not None:
@@ -212,7 +217,7 @@ class Tasks:
         return id
 
     async def _insert_with_id(self, tx: Transaction, columns: dict[str, Value], wanted: str | None) -> tuple[str, bool]:
-        """The new task's id; or the id of the task that another process has added under this key meanwhile, and True."""
+        """The new task's id; or, and True, that of a task another process has added under this key meanwhile."""
         for length in range(4, 12):
             for _ in range(ID_TRIES_PER_LENGTH):
                 id = wanted or new_id("task", length, self._rng)

@@ -1,0 +1,30 @@
+"""This machine and this process, as workers are recorded."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from drover.domain.ids import new_token
+from drover.domain.models import Run, Worker
+from drover.process import current_identity
+
+INITIAL_PID_NAMESPACE = 4026531836
+
+
+def host_name() -> str:
+    """This machine, told apart from other containers on it: process ids mean nothing across those."""
+    try:
+        namespace = os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116 - a magic link, not a path
+    except OSError:
+        return socket.gethostname()
+    return socket.gethostname() + ("" if namespace == INITIAL_PID_NAMESPACE else f":{namespace}")
+
+
+def workers_of(run: Run, host: str) -> list[Worker]:
+    """The workers of a run in this process."""
+    token = new_token(4)
+    return [
+        Worker(id=f"{token}-{number}", host=host, process=current_identity(), run_id=run.id)
+        for number in range(1, run.workers + 1)
+    ]

@@ -1,0 +1,47 @@
+-- name: set_input
+UPDATE tasks SET input = :input WHERE id = :id;
+
+-- name: start_task
+-- As claim_task, for a life whose work begins with the claim.
+UPDATE tasks
+   SET state = 'running', fence = fence + 1, claimed_by = :worker_id, lease_until = :lease_until, executing = 1,
+       executions = executions + 1, started_at = coalesce(started_at, :now), updated_at = :now
+ WHERE state = 'queued' AND open_blockers = 0
+   AND id = (SELECT id FROM tasks WHERE state = 'queued' AND open_blockers = 0
+              ORDER BY priority DESC, number LIMIT 1 /*pg: FOR NO KEY UPDATE SKIP LOCKED */ /*:pg*/)
+RETURNING *;
+
+-- name: finish_task
+-- The end of a claim whose result is a document: nothing has to land, so this is the landing.
+UPDATE tasks
+   SET state = 'completed', result = :result, landed_at = :now, completed_at = :now, claimed_by = NULL,
+       lease_until = NULL, executing = 0, troubles = 0, error_class = NULL, error_message = NULL, error_advice = NULL,
+       updated_at = :now
+ WHERE id = :id AND fence = :fence AND claimed_by = :worker_id AND state = 'running';
+
+-- name: list_results_of_blockers
+SELECT b.blocker_id, t.result FROM blockers b JOIN tasks t ON t.id = b.blocker_id
+ WHERE b.task_id = :task_id AND t.landed_at IS NOT NULL;
+
+-- name: list_standing
+-- Running claims whose lease has not ended.
+SELECT id, fence FROM tasks WHERE state = 'running' AND lease_until > :lease_now;
+
+-- name: list_finished_since
+SELECT task_id FROM events WHERE seq > :after AND type = :type ORDER BY seq;
+
+-- name: list_ids_in_state
+SELECT id FROM tasks WHERE state = :state ORDER BY number;
+
+-- name: count_ready
+-- How many could be claimed now, counted no further than :most of those queued and of those due.
+SELECT (SELECT count(*) FROM (SELECT 1 AS one FROM tasks WHERE state = 'queued' AND open_blockers = 0
+                               LIMIT :most) AS queued)
+     + (SELECT count(*) FROM (SELECT 1 AS one FROM tasks WHERE state = 'waiting' AND due_at <= :now
+                               LIMIT :most) AS due) AS n;
+
+-- name: find_wait_ahead
+-- Whether anything runs, when the next one that waits for a time is due, whether one waits for a person.
+SELECT EXISTS (SELECT 1 FROM tasks WHERE state = 'running') AS running,
+       (SELECT min(due_at) FROM tasks WHERE state = 'waiting' AND due_at > :now) AS due_at,
+       EXISTS (SELECT 1 FROM tasks WHERE state = 'paused') AS paused;
