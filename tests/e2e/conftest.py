@@ -120,13 +120,27 @@ def make_project(tmp_path: Path, branch: str = "main") -> Project:
     return project
 
 
+MakeProject = Callable[[str], Project]
+
+
 @pytest.fixture
-def project(tmp_path: Path) -> Iterator[Project]:
-    made = make_project(tmp_path)
-    yield made
-    for process in made.started:
+def project_on(tmp_path: Path) -> Iterator[MakeProject]:
+    """Makes a project whose work lands on the branch of that name; what it started is ended afterwards."""
+    made: list[Project] = []
+
+    def make(branch: str) -> Project:
+        made.append(make_project(tmp_path, branch))
+        return made[-1]
+
+    yield make
+    for process in [process for project in made for process in project.started]:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         if process.stdout:
             process.stdout.close()
+
+
+@pytest.fixture
+def project(project_on: MakeProject) -> Project:
+    return project_on("main")

@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 
-from tests.e2e.conftest import Project, make_project
+from tests.e2e.conftest import MakeProject, Project
 
 
 def ends_in_order(project: Project) -> None:
@@ -90,8 +90,8 @@ def test_a_killed_run_is_taken_over_by_the_other_at_once(project: Project) -> No
 
 
 @pytest.mark.parametrize("branch", ["master", "trunk"])
-def test_ctrl_c_gives_everything_back_and_resume_goes_on(tmp_path, branch: str) -> None:
-    project = make_project(tmp_path, branch)
+def test_ctrl_c_gives_everything_back_and_resume_goes_on(project_on: MakeProject, branch: str) -> None:
+    project = project_on(branch)
     a = project.add("Task A")
     b = project.add("Task B", "--blocked-by", a)
     project.add("Task C", "--blocked-by", a)
