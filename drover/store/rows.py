@@ -65,7 +65,8 @@ def _error_of(row: Row) -> LastError | None:
 
 def epic_of(row: Row, *, total: int = 0, completed: int = 0) -> Epic:
     """A row of ``epics`` with its progress."""
-    return Epic.model_validate({**row, "total": total, "completed": completed})
+    columns = {name: value for name, value in row.items() if name in Epic.model_fields}
+    return Epic.model_validate({**columns, "total": total, "completed": completed})
 
 
 _USAGE = ("input_tokens", "output_tokens", "turns", "model")
