@@ -7,7 +7,7 @@ UPDATE tasks
    SET state = 'running', fence = fence + 1, claimed_by = :worker_id, lease_until = :lease_until, executing = 1,
        executions = executions + 1, started_at = coalesce(started_at, :now), updated_at = :now
  WHERE state = 'queued' AND open_blockers = 0
-   AND id = (SELECT id FROM tasks WHERE state = 'queued' AND open_blockers = 0
+   AND id = (SELECT id FROM tasks /*pg: */ INDEXED BY tasks_ready /*:pg*/ WHERE state = 'queued' AND open_blockers = 0
               ORDER BY priority DESC, number LIMIT 1 /*pg: FOR NO KEY UPDATE SKIP LOCKED */ /*:pg*/)
 RETURNING *;
 
@@ -25,7 +25,7 @@ SELECT b.blocker_id, t.result FROM blockers b JOIN tasks t ON t.id = b.blocker_i
 
 -- name: list_standing
 -- Running claims whose lease has not ended.
-SELECT id, fence FROM tasks WHERE state = 'running' AND lease_until > :lease_now;
+SELECT id, fence FROM tasks /*pg: */ INDEXED BY tasks_leased /*:pg*/ WHERE state = 'running' AND lease_until > :lease_now;
 
 -- name: list_finished_since
 SELECT task_id FROM events WHERE seq > :after AND type = :type ORDER BY seq;
@@ -35,13 +35,13 @@ SELECT id FROM tasks WHERE state = :state ORDER BY number;
 
 -- name: count_ready
 -- How many could be claimed now, counted no further than :most of those queued and of those due.
-SELECT (SELECT count(*) FROM (SELECT 1 AS one FROM tasks WHERE state = 'queued' AND open_blockers = 0
+SELECT (SELECT count(*) FROM (SELECT 1 AS one FROM tasks /*pg: */ INDEXED BY tasks_ready /*:pg*/ WHERE state = 'queued' AND open_blockers = 0
                                LIMIT :most) AS queued)
-     + (SELECT count(*) FROM (SELECT 1 AS one FROM tasks WHERE state = 'waiting' AND due_at <= :now
+     + (SELECT count(*) FROM (SELECT 1 AS one FROM tasks /*pg: */ INDEXED BY tasks_due /*:pg*/ WHERE state = 'waiting' AND due_at <= :now
                                LIMIT :most) AS due) AS n;
 
 -- name: find_wait_ahead
 -- Whether anything runs, when the next one that waits for a time is due, whether one waits for a person.
-SELECT EXISTS (SELECT 1 FROM tasks WHERE state = 'running') AS running,
-       (SELECT min(due_at) FROM tasks WHERE state = 'waiting' AND due_at > :now) AS due_at,
+SELECT EXISTS (SELECT 1 FROM tasks /*pg: */ INDEXED BY tasks_leased /*:pg*/ WHERE state = 'running') AS running,
+       (SELECT min(due_at) FROM tasks /*pg: */ INDEXED BY tasks_due /*:pg*/ WHERE state = 'waiting' AND due_at > :now) AS due_at,
        EXISTS (SELECT 1 FROM tasks WHERE state = 'paused') AS paused;

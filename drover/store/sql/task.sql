@@ -150,7 +150,7 @@ SELECT t.id, t.open_blockers, (SELECT count(*) FROM blockers b JOIN tasks x ON x
 
 -- name: wake_due
 -- What waited for a time that has come is queued again. Nobody waits for a row another host wakes.
-UPDATE tasks SET state = 'queued', reason = NULL, detail = NULL, due_at = NULL
+UPDATE tasks /*pg: */ INDEXED BY tasks_due /*:pg*/ SET state = 'queued', reason = NULL, detail = NULL, due_at = NULL
  WHERE state = 'waiting' AND due_at <= :now
    /*pg: AND id IN (SELECT id FROM tasks WHERE state = 'waiting' AND due_at <= :now FOR NO KEY UPDATE SKIP LOCKED) */
    /*:pg*/;
@@ -161,7 +161,7 @@ UPDATE tasks
    SET state = 'running', fence = fence + 1, claimed_by = :worker_id, lease_until = :lease_until, executing = 0,
        started_at = coalesce(started_at, :now), updated_at = :now
  WHERE state = 'queued' AND open_blockers = 0
-   AND id = (SELECT id FROM tasks WHERE state = 'queued' AND open_blockers = 0
+   AND id = (SELECT id FROM tasks /*pg: */ INDEXED BY tasks_ready /*:pg*/ WHERE state = 'queued' AND open_blockers = 0
               ORDER BY priority DESC, number LIMIT 1 /*pg: FOR NO KEY UPDATE SKIP LOCKED */ /*:pg*/)
 RETURNING *;
 
@@ -170,7 +170,7 @@ UPDATE tasks
    SET state = 'running', fence = fence + 1, claimed_by = :worker_id, lease_until = :lease_until, executing = 0,
        started_at = coalesce(started_at, :now), updated_at = :now
  WHERE state = 'queued' AND open_blockers = 0
-   AND id = (SELECT id FROM tasks WHERE state = 'queued' AND open_blockers = 0 AND epic_id = :epic_id
+   AND id = (SELECT id FROM tasks /*pg: */ INDEXED BY tasks_ready_of_epic /*:pg*/ WHERE state = 'queued' AND open_blockers = 0 AND epic_id = :epic_id
               ORDER BY priority DESC, number LIMIT 1 /*pg: FOR NO KEY UPDATE SKIP LOCKED */ /*:pg*/)
 RETURNING *;
 
@@ -224,14 +224,14 @@ UPDATE tasks
 
 -- name: list_expired
 SELECT t.id, t.epic_id, t.fence, t.attempt, t.claimed_by, w.host, w.boot_id, w.pid, w.process_started
-  FROM tasks t JOIN workers w ON w.id = t.claimed_by
+  FROM tasks t /*pg: */ INDEXED BY tasks_leased /*:pg*/ JOIN workers w ON w.id = t.claimed_by
  WHERE t.state = 'running' AND t.lease_until <= :lease_now
  ORDER BY t.lease_until LIMIT 100;
 
 -- name: list_running
 SELECT t.id, t.title, t.epic_id, t.fence, t.attempt, t.claimed_by, t.lease_until, w.host, w.boot_id, w.pid, w.process_started,
        a.started_at AS claimed_at, a.alive_at, a.agent_started_at
-  FROM tasks t JOIN workers w ON w.id = t.claimed_by
+  FROM tasks t /*pg: */ INDEXED BY tasks_leased /*:pg*/ JOIN workers w ON w.id = t.claimed_by
   JOIN attempts a ON a.task_id = t.id AND a.fence = t.fence
  WHERE t.state = 'running'
  ORDER BY a.started_at, t.id;
