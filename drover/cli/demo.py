@@ -19,6 +19,8 @@ from drover.cli.session import printer_of
 from drover.domain.errors import DroverError, UsageError
 
 if TYPE_CHECKING:
+    from anyio.abc import ByteReceiveStream, Process
+
     from drover.app import Drover
     from drover.domain.models import Task
 
@@ -118,8 +120,7 @@ async def _run_and_kill(
     try:
         with anyio.fail_after(WORK_S):
             async with anyio.create_task_group() as group:
-                group.start_soon(_drain, process.stdout)
-                group.start_soon(_drain, process.stderr)
+                group.start_soon(_must_not_end, process)
                 async for event in drover.events(follow=True):
                     if event.type in ("task.claimed", "task.started", "task.landed", "task.ready", "task.completed"):
                         printer.line(f"  {event.type:15} {event.task_id}")
@@ -150,9 +151,23 @@ async def _wait_for_work(drover: Drover, task_id: str) -> None:
         await anyio.sleep(0.05)
 
 
-async def _drain(stream: object) -> None:
-    async for _ in stream:  # type: ignore[attr-defined]  # a byte stream of the child's
-        pass
+async def _must_not_end(process: Process) -> None:
+    """Read what the run prints; raises DroverError with its last words if it ends by itself."""
+    import anyio
+
+    said: list[bytes] = []
+
+    async def read(stream: ByteReceiveStream | None) -> None:
+        if stream is not None:
+            async for chunk in stream:
+                said[:] = [*said[-20:], chunk]
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(read, process.stdout)
+        group.start_soon(read, process.stderr)
+    code = await process.wait()
+    words = b"".join(said).decode(errors="replace").strip().splitlines()
+    raise DroverError(f"the run ended by itself (exit {code}): {' '.join(words[-3:])}")
 
 
 async def _show_tree(printer: Printer, drover: Drover, tasks: list[Task]) -> None:
