@@ -50,9 +50,8 @@ def git() -> Git:
     """Run git in a directory as the operator would: ``git(path, "commit", "-m", "x")`` → stdout."""
 
     def call(where: Path, *argv: str, ok: bool = True) -> str:
-        done = subprocess.run(
-            ["git", *argv], cwd=where, env={**os.environ, **GIT_ENVIRONMENT}, capture_output=True, text=True, check=False
-        )
+        env = {**os.environ, **GIT_ENVIRONMENT}
+        done = subprocess.run(["git", *argv], cwd=where, env=env, capture_output=True, text=True, check=False)
         if ok and done.returncode:
             raise AssertionError(f"git {' '.join(argv)}: {done.stderr}")
         return done.stdout.strip()

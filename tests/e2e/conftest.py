@@ -36,6 +36,7 @@ class Project:
         done = subprocess.run(
             [sys.executable, "-m", "drover", *argv],
             cwd=self.root, env=self.env, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL,
+            check=False,
         )  # fmt: skip
         if code is not None:
             assert done.returncode == code, f"drover {' '.join(argv)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -59,7 +60,12 @@ class Project:
 
     def git(self, *argv: str) -> str:
         return subprocess.run(
-            ["git", *argv], cwd=self.root, env={**self.env, **GIT_ENVIRONMENT}, capture_output=True, text=True, check=True
+            ["git", *argv],
+            cwd=self.root,
+            env={**self.env, **GIT_ENVIRONMENT},
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout.strip()
 
     def landed(self, branch: str | None = None) -> Counter[str]:
@@ -87,11 +93,16 @@ class Project:
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 try:
-                    if f"LEDGER={self.ledger}".encode() in (entry / "environ").read_bytes() and (entry / "exe").exists():
+                    if (
+                        f"LEDGER={self.ledger}".encode() in (entry / "environ").read_bytes()
+                        and (entry / "exe").exists()
+                    ):
                         found.append(int(entry.name))
                 except OSError:
                     continue
-        return [pid for pid in found if pid != os.getpid() and pid not in {p.pid for p in self.started if p.poll() is None}]
+        return [
+            pid for pid in found if pid != os.getpid() and pid not in {p.pid for p in self.started if p.poll() is None}
+        ]
 
 
 def make_project(tmp_path: Path, branch: str = "main") -> Project:

@@ -13,7 +13,9 @@ from pathlib import Path
 
 
 def note(**what: object) -> None:
-    line = json.dumps({"task": os.environ["DROVER_TASK_ID"], "attempt": int(os.environ["DROVER_ATTEMPT"]), **what}) + "\n"
+    line = (
+        json.dumps({"task": os.environ["DROVER_TASK_ID"], "attempt": int(os.environ["DROVER_ATTEMPT"]), **what}) + "\n"
+    )
     handle = os.open(os.environ["LEDGER"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.write(handle, line.encode())
     os.fsync(handle)

@@ -115,7 +115,9 @@ def test_ctrl_c_gives_everything_back_and_resume_goes_on(project_on: MakeProject
 
 
 def test_a_second_ctrl_c_kills_at_once_and_still_nothing_is_lost(project: Project) -> None:
-    project.env["DROVER_AGENT_PATH"] = "/bin/sh -c \"trap '' TERM INT; echo kept > kept.txt; while :; do sleep 1; done\""
+    project.env["DROVER_AGENT_PATH"] = (
+        "/bin/sh -c \"trap '' TERM INT; echo kept > kept.txt; while :; do sleep 1; done\""
+    )
     task = project.add("Stubborn")
     process = project.start("run")
     tree = project.root / ".drover" / "worktrees" / task
@@ -150,7 +152,7 @@ def test_what_fails_strict_tests_never_reaches_the_target(project: Project) -> N
 
 
 def test_the_operators_edits_stop_nobody_and_lose_nothing(project: Project) -> None:
-    project.env["DROVER_AGENT_PATH"] = "/bin/sh -c \"echo $DROVER_TASK_ID >> README.md\""
+    project.env["DROVER_AGENT_PATH"] = '/bin/sh -c "echo $DROVER_TASK_ID >> README.md"'
     project.env.pop("WORK_SECONDS", None)
     (project.root / "README.md").write_text("# A project\nmy own unfinished words\n")
     a = project.add("Touches the README")
@@ -172,8 +174,9 @@ def test_a_conflict_is_explained_to_the_agent_and_resolved(project: Project) -> 
     agent = project.root.parent / "resolver.sh"
     agent.write_text(
         "#!/bin/sh\nsleep 0.5\nif grep -q '<<<<<<<' shared.txt 2>/dev/null; then\n"
-        "  grep -v -e '^<<<<<<<' -e '^|||||||' -e '^=======' -e '^>>>>>>>' shared.txt | sort -u > new; mv new shared.txt\n"
-        "else echo \"$DROVER_TASK_ID\" >> shared.txt; fi\n"
+        "  grep -v -e '^<<<<<<<' -e '^|||||||' -e '^=======' -e '^>>>>>>>' shared.txt | sort -u > new\n"
+        "  mv new shared.txt\n"
+        'else echo "$DROVER_TASK_ID" >> shared.txt; fi\n'
     )
     agent.chmod(0o755)
     project.env["DROVER_AGENT_PATH"] = str(agent)

@@ -74,7 +74,7 @@ def run(root: Path, kind: str, when: str, at: int, points: Path | None = None) -
     driver = Path(__file__).with_name("dying_run.py")
     argv = [sys.executable, str(driver), str(root / "repo"), kind, when, str(at), *([str(points)] if points else [])]
     done = subprocess.run(
-        argv, env=environment(root), capture_output=True, text=True, timeout=120, start_new_session=True
+        argv, env=environment(root), capture_output=True, text=True, timeout=120, start_new_session=True, check=False
     )
     assert done.returncode in (0, -9), done.stderr
     return done.returncode
@@ -102,7 +102,9 @@ def judge(root: Path) -> None:
     assert wrong == 0
     assert all(count == 1 for *_, count in steps), "no completed step repeats"
     assert all(failures == 0 for *_, failures, _ in tasks), "a death uses up no attempt"
-    chain = git(repo, "log", "--first-parent", "--format=%H %(trailers:key=Drover-Task,valueonly,separator=%x2c)", "main")
+    chain = git(
+        repo, "log", "--first-parent", "--format=%H %(trailers:key=Drover-Task,valueonly,separator=%x2c)", "main"
+    )
     landed = [line.split() for line in chain.splitlines() if len(line.split()) == 2]
     assert Counter(task for _, task in landed) == Counter(task for task, *_ in tasks), "each lands exactly once"
     assert {(oid, task) for oid, task in landed} == {(oid, task) for task, _, oid, *_ in tasks}
