@@ -121,7 +121,7 @@ def test_a_second_ctrl_c_kills_at_once_and_still_nothing_is_lost(project: Projec
     task = project.add("Stubborn")
     process = project.start("run")
     tree = project.root / ".drover" / "worktrees" / task
-    project.eventually(lambda: (tree / "kept.txt").exists(), "the agent to have written")
+    project.eventually((tree / "kept.txt").exists, "the agent to have written")
     os.kill(process.pid, signal.SIGINT)
     time.sleep(0.3)
     began = time.monotonic()
