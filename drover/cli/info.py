@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Annotated
 
 from drover.cli.listing import why_not
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from drover.domain.models import Attempt, StepRecord, Task
 
 _LAST_EVENTS = 10
+_COMMIT = re.compile(r"\b[0-9a-f]{40}\b")
 
 
 async def info(task_id: TaskId, /, *, common: Common = NOTHING_SAID) -> None:
@@ -142,11 +144,16 @@ def _print_rest(out: Printer, details: TaskDetails) -> None:
 
 
 def _facts(result: str) -> str:
-    """The telling values of a step's result or an event's data: short, without what is empty."""
+    """The telling values of a step's result or an event's data: short, without what is empty or has parts."""
     value = json.loads(result)
     if not isinstance(value, dict):
         return str(value)
-    return ", ".join(f"{key} {one}" for key, one in value.items() if one not in (None, "", [], {}, False))
+    told = {key: one for key, one in value.items() if isinstance(one, str | int | float) and one not in ("", False)}
+    return ", ".join(f"{key} {_COMMIT.sub(_short, str(one))}" for key, one in told.items())
+
+
+def _short(match: re.Match[str]) -> str:
+    return match[0][:12]
 
 
 def _named(task: Task) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
@@ -10,7 +11,7 @@ from rich.live import Live as Redrawn
 from rich.text import Text
 
 from drover.cli.output import Printer, Styled
-from drover.cli.overview import counts_line, overview, running_rows
+from drover.cli.overview import overview, progress_lines, running_rows
 from drover.cli.progress import line_of
 from drover.cli.text import clean, fit
 from drover.domain.errors import DroverError
@@ -33,14 +34,16 @@ class Picture:
         self._console = Console(file=file, highlight=False, markup=False, emoji=False, force_terminal=True)
         self._redrawn = Redrawn(console=self._console, auto_refresh=False, transient=True)
 
-    def __enter__(self) -> Picture:
+    def start(self) -> None:
+        """Begin to draw."""
         self._redrawn.start()
         # Not hidden: after kill -9 nobody would be there to show it again.
         self._console.show_cursor(True)
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._redrawn.stop()
+    def stop(self) -> None:
+        """Take the picture away and leave the terminal as it was found."""
+        with suppress(OSError):  # a terminal that was closed needs no tidying
+            self._redrawn.stop()
 
     @property
     def columns(self) -> int:
@@ -70,8 +73,8 @@ class Live:
         self._drover = drover
         self._verbose = verbose
         self._epic = epic
-        self._picture = Picture(out.err).__enter__()
-        self._open = True
+        self._picture = Picture(out.err)
+        self._picture.start()
 
     def event(self, event: Event) -> None:
         line = line_of(event, verbose=self._verbose)
@@ -80,7 +83,7 @@ class Live:
 
     async def show(self) -> None:
         """Redraw until cancelled; a database that is busy leaves the last picture standing."""
-        while self._open:
+        while True:
             try:
                 self._draw(await self._drover.status(self._epic))
             except DroverError:
@@ -91,30 +94,29 @@ class Live:
 
     def end(self) -> None:
         """Leave the terminal as it was found."""
-        if self._open:
-            self._open = False
-            try:
-                self._picture.__exit__(None, None, None)
-            except OSError:
-                return  # there is no terminal any more
+        self._picture.stop()
 
     def _draw(self, report: StatusReport) -> None:
         now = self._drover.clock.now()
         lines: list[list[Part]] = [["  ".join(row)] for row in running_rows(report, now)]
-        self._picture.draw([*lines, counts_line(report)])
+        self._picture.draw([*lines, *progress_lines(report)])
 
 
 async def watch_status(out: Printer, drover: Drover, epic: str | None) -> None:
     """The status, redrawn in place until cancelled."""
-    with Picture(out.out) as picture:
+    picture = Picture(out.out)
+    picture.start()
+    try:
         while True:
             report = await drover.status(epic)
             picture.draw(overview(report, drover.clock.now()))
             await anyio.sleep(_LOOK_S)
+    finally:
+        picture.stop()
 
 
 def _text(line: Sequence[Part], columns: int) -> Text:
-    text, room = Text(no_wrap=True, end=""), columns
+    text, room = Text(no_wrap=True), columns
     for part in line:
         styled = part if isinstance(part, Styled) else Styled(part, "")
         inner = fit(clean_keeping_edges(styled.text), room)

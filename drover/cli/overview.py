@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from drover.cli.output import Part, Styled, status_word
-from drover.cli.text import clean, counted, pad, spoken, width
+from drover.cli.text import clean, pad, spoken, width
 
 if TYPE_CHECKING:
     from drover.app import RunningTask, StatusReport
@@ -40,15 +40,16 @@ def oneline(report: StatusReport) -> str:
     )
 
 
-def counts_line(report: StatusReport) -> list[Part]:
-    """``3/6 50% ████░░░░ completed 3 · ready 2 · …``, statuses that nothing has left out."""
+def progress_lines(report: StatusReport) -> list[list[Part]]:
+    """``████░░░░ 3/6 50%``, and below it the counts, without the statuses that no task has."""
     filled = _BAR * percentage(report) // 100
-    line: list[Part] = [f"{report.by_status.get('completed', 0)}/{report.total} {percentage(report)}%  "]
-    line += [Styled("█" * filled, "green"), Styled("░" * (_BAR - filled), "dim"), "  "]
+    done = report.by_status.get("completed", 0)
+    bar: list[Part] = [Styled("█" * filled, "green"), Styled("░" * (_BAR - filled), "dim")]
+    counts: list[Part] = []
     for status in _ORDER:
         if report.by_status.get(status):
-            line += [status_word(status), f" {report.by_status[status]}  "]
-    return line
+            counts += [" · " if counts else "", status_word(status), f" {report.by_status[status]}"]
+    return [[*bar, f"  {done}/{report.total} {percentage(report)}%"], *([counts] if counts else [])]
 
 
 def running_rows(report: StatusReport, now: int) -> list[list[str]]:
@@ -68,7 +69,7 @@ def _running(one: RunningTask, now: int) -> list[str]:
 
 def overview(report: StatusReport, now: int) -> list[list[Part]]:
     """Everything that ``drover status`` says, as lines of parts."""
-    lines: list[list[Part]] = [[counted(report.total, "task")], counts_line(report)]
+    lines: list[list[Part]] = progress_lines(report)
     if report.running:
         lines += [[], [Styled("Running", "bold")]]
         lines += [["  ", "  ".join(row)] for row in running_rows(report, now)]

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 # What tells a person something; the rest is for --verbose.
 _TELLING = {
     "task.started": "started",
-    "task.landed": "landed",
     "task.completed": "completed",
     "task.failed": "failed",
     "task.retrying": "tried again",

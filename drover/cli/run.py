@@ -147,13 +147,21 @@ async def _drive(drover: Drover, out: Printer, asked: _Asked) -> int:
         if out.as_json:
             out.record(run_finished_json(report))
         else:
-            await print_summary(out, drover, report)
+            await print_summary(out, drover, report, left=await _left(drover, asked, report))
             out.out.flush()
     except OSError:
         if not report.interrupted:
             raise
         out.give_up()  # the terminal was closed, or the pipe's reader left: that was what stopped the run
     return report.exit_code
+
+
+async def _left(drover: Drover, asked: _Asked, report: RunReport) -> int:
+    """How many tasks a run that was stopped would have gone on with."""
+    if not report.interrupted:
+        return 0
+    planned = await drover.plan_run(epic=asked.epic, tasks=asked.tasks)
+    return sum(task.id not in report.needs_person for task in planned)
 
 
 async def _watched(drover: Drover, out: Printer, asked: _Asked, stop: StopSignal, progress: Progress) -> RunReport:

@@ -97,10 +97,13 @@ def _print_node(out: Printer, node: TreeNode) -> None:
     labels = max((len(label) for label, _ in rows), default=0)
     for label, one in rows:
         if one.task:
-            why = f"waits for {', '.join(one.waits_for)}" if one.waits_for else why_not(one.task)
-            word = status_word("stranded" if one.task.stranded else str(one.task.status))
-            gap = " " * (11 - len(word.text))
-            out.line(label.ljust(labels), "  ", word, gap, "  ", one.task.title, f"  ({why})" if why else "")
+            waits = f"waits for {', '.join(one.waits_for)}" if one.waits_for and not one.task.stranded else ""
+            why = waits or why_not(one.task)
+            status = str(one.task.status)
+            gap = " " * (11 - len(status))
+            out.line(
+                label.ljust(labels), "  ", status_word(status), gap, "  ", one.task.title, f"  ({why})" if why else ""
+            )
 
 
 def _branches(nodes: Sequence[TreeNode], indent: str) -> Iterator[tuple[str, TreeNode]]:

@@ -16,15 +16,18 @@ if TYPE_CHECKING:
 _SHOWN = 20
 
 
-async def print_summary(out: Printer, drover: Drover, report: RunReport) -> None:
-    """One sentence, then a line for each task that is not done and why, then what it took."""
+async def print_summary(out: Printer, drover: Drover, report: RunReport, *, left: int) -> None:
+    """One sentence, then a line for each task that is not done and why, then what it took.
+
+    ``left`` is how many tasks a run that was stopped would have gone on with.
+    """
     undone = [
         ("failed", "red", report.failed),
         ("cancelled", "yellow", report.cancelled),
         ("stranded", "yellow", report.stranded),
         ("waits for you", "yellow", report.needs_person),
     ]
-    out.line(Styled(sentence(report), "red" if report.failed else "bold"))
+    out.line(Styled(sentence(report, left), "red" if report.failed else "bold"))
     rows: list[tuple[Part, ...]] = []
     for word, style, ids in undone:
         rows += [(Styled(word, style), task.id, task.title, _why(task)) for task in await _tasks(drover, ids[:_SHOWN])]
@@ -39,7 +42,7 @@ async def print_summary(out: Printer, drover: Drover, report: RunReport) -> None
         out.line("look: drover info ID, drover logs ID · another chance: drover retry ID")
 
 
-def sentence(report: RunReport) -> str:
+def sentence(report: RunReport, left: int = 0) -> str:
     """``52 tasks: 50 landed, 1 waits for you, 1 failed, nothing lost``."""
     landed = len(report.completed)
     parts = [f"{landed} landed"] if landed else []
@@ -50,7 +53,8 @@ def sentence(report: RunReport) -> str:
     parts += [f"{len(report.failed)} failed"] if report.failed else []
     parts += [f"{len(report.cancelled)} cancelled"] if report.cancelled else []
     parts += [f"{len(report.stranded)} stranded behind them"] if report.stranded else []
-    total = len({*report.completed, *report.needs_person, *report.failed, *report.cancelled, *report.stranded})
+    parts += [f"{left} still to do"] if left else []
+    total = len({*report.completed, *report.needs_person, *report.failed, *report.cancelled, *report.stranded}) + left
     head = f"{counted(total + report.kept, 'task')}: " if parts else ""
     stopped = "stopped; " if report.interrupted else ""
     return stopped + head + ", ".join([*(parts or ["nothing was to be done"]), "nothing lost"])
