@@ -100,11 +100,14 @@ CREATE TABLE tasks (
 -- The ready queue: the best task is its first row, however many stand behind it.
 CREATE INDEX tasks_ready ON tasks (priority DESC, number) WHERE state = 'queued' AND open_blockers = 0;
 CREATE INDEX tasks_ready_of_epic ON tasks (epic_id, priority DESC, number)
-    WHERE state = 'queued' AND open_blockers = 0;
+    WHERE state = 'queued' AND open_blockers = 0 AND epic_id IS NOT NULL;
 CREATE INDEX tasks_due ON tasks (due_at) WHERE state = 'waiting' AND due_at IS NOT NULL;
 CREATE INDEX tasks_leased ON tasks (lease_until) WHERE state = 'running';
-CREATE INDEX tasks_by_state ON tasks (state, epic_id);
-CREATE INDEX tasks_by_epic ON tasks (epic_id, number);
+-- States that few tasks are in. An index over every state would be written twice for each task that passes through.
+CREATE INDEX tasks_waiting ON tasks (reason, landed_at) WHERE state = 'waiting';
+CREATE INDEX tasks_paused ON tasks (number) WHERE state = 'paused';
+CREATE INDEX tasks_dead ON tasks (state, number) WHERE state IN ('failed', 'cancelled');
+CREATE INDEX tasks_by_epic ON tasks (epic_id, number) WHERE epic_id IS NOT NULL;
 CREATE INDEX tasks_by_parent ON tasks (parent_id, sequence) WHERE parent_id IS NOT NULL;
 
 CREATE TABLE task_labels (

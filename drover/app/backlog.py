@@ -19,7 +19,7 @@ from drover.domain.clock import Clock, SystemClock
 from drover.domain.errors import UsageError
 from drover.domain.ids import new_id
 from drover.domain.models import Event, NewTask, Run, RunReport, Task
-from drover.domain.states import State, Status
+from drover.domain.states import Status
 from drover.engine.plain import PlainCrew, PlainTools, Work, take_back
 from drover.engine.workers import Stop
 from drover.process import current_identity
@@ -122,7 +122,7 @@ class Backlog:
         """
         stop, began = stop or Stop(), time.monotonic()
         after = await self.store.events.last_seq()
-        kept = len(await self.store.plain.ids_in(State.COMPLETED))
+        kept = await self.store.plain.completed()
         run = Run(
             id=new_id("run", 8),
             workers=workers or self._workers,
@@ -161,10 +161,10 @@ class Backlog:
         plain = self.store.plain
         return RunReport(
             completed=tuple(await plain.told_since(after, "task.completed")),
-            failed=tuple(await plain.ids_in(State.FAILED)),
+            failed=await plain.ids_of("failed"),
             cancelled=tuple(await plain.told_since(after, "task.cancelled")),
             stranded=tuple(await self.store.tasks.stranded()),
-            needs_person=tuple(await plain.ids_in(State.PAUSED)),
+            needs_person=await plain.ids_of("paused"),
             kept=kept,
             redone=redone,
             seconds=round(time.monotonic() - began, 3),

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import JsonValue
 
 from drover.domain.clock import Clock
 from drover.domain.errors import LeaseLost
 from drover.domain.models import Claim, Task, Worker
-from drover.domain.states import State
 from drover.store.database import Database, Row, Transaction
 from drover.store.events import tell
 from drover.store.rows import task_of
@@ -150,13 +149,22 @@ class Plain:
             bool(ahead and ahead["paused"]),
         )  # fmt: skip
 
-    async def ids_in(self, state: State) -> list[str]:
+    async def completed(self) -> int:
+        """How many tasks are completed."""
+
+        async def verb(tx: Transaction) -> Row | None:
+            return await tx.one("count_completed")
+
+        row = await self._database.read(verb)
+        return int(row["n"] or 0) if row else 0
+
+    async def ids_of(self, state: Literal["failed", "paused"]) -> tuple[str, ...]:
         """Tasks stored in this state, in the order they were added."""
 
         async def verb(tx: Transaction) -> list[Row]:
-            return await tx.all("list_ids_in_state", state=state.value)
+            return await tx.all(f"list_{state}")
 
-        return [str(r["id"]) for r in await self._database.read(verb)]
+        return tuple([str(r["id"]) for r in await self._database.read(verb)])
 
     async def told_since(self, seq: int, type: str) -> list[str]:
         """The tasks of the events of one type after ``seq``, in their order."""

@@ -12,10 +12,12 @@ from drover.domain.models import Attempt, Epic, Landing, LastError, Run, StepRec
 from drover.domain.states import State
 from drover.store.database import Row, Value
 
-_TASK_COLUMNS = frozenset(Task.model_fields) - {
+_MADE = {
     "labels", "blocked_by", "blocks", "stranded", "executing", "due", "error", "allow_no_change", "fresh", "state",
     "input", "result",
 }  # fmt: skip
+_TASK_FIELDS = dict.fromkeys(Task.model_fields)
+_TASK_COLUMNS = tuple(name for name in _TASK_FIELDS if name not in _MADE)
 
 
 def task_of(
@@ -28,11 +30,11 @@ def task_of(
     stranded: bool = False,
 ) -> Task:
     """A row of ``tasks`` with its edges."""
-    columns = cast(dict[str, Any], {name: row[name] for name in _TASK_COLUMNS})
+    values: dict[str, Any] = _TASK_FIELDS.copy()
+    for name in _TASK_COLUMNS:
+        values[name] = row[name]
     due_at = cast(int | None, row["due_at"])
-    # The row was checked by the table's own constraints; validating 100,000 of them again costs seconds.
-    return Task.model_construct(
-        **columns,
+    values.update(
         state=State(str(row["state"])),
         allow_no_change=bool(row["allow_no_change"]),
         fresh=bool(row["fresh"]),
@@ -46,6 +48,14 @@ def task_of(
         blocks=tuple(blocks),
         stranded=stranded,
     )
+    # The row was checked by the table's own constraints. This is what pydantic's model_construct comes to when every
+    # field is given, at a tenth of its cost: it was a fifth of the time of a claim.
+    task = Task.__new__(Task)
+    object.__setattr__(task, "__dict__", values)
+    object.__setattr__(task, "__pydantic_fields_set__", set(_TASK_FIELDS))
+    object.__setattr__(task, "__pydantic_extra__", None)
+    object.__setattr__(task, "__pydantic_private__", None)
+    return task
 
 
 def _document(text: Value) -> JsonValue:

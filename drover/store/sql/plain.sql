@@ -7,7 +7,7 @@ UPDATE tasks
    SET state = 'running', fence = fence + 1, claimed_by = :worker_id, lease_until = :lease_until, executing = 1,
        executions = executions + 1, started_at = coalesce(started_at, :now), updated_at = :now
  WHERE state = 'queued' AND open_blockers = 0
-   AND id = (SELECT id FROM tasks /*pg: */ INDEXED BY tasks_ready /*:pg*/ WHERE state = 'queued' AND open_blockers = 0
+   AND number = (SELECT number FROM tasks /*pg: */ INDEXED BY tasks_ready /*:pg*/ WHERE state = 'queued' AND open_blockers = 0
               ORDER BY priority DESC, number LIMIT 1 /*pg: FOR NO KEY UPDATE SKIP LOCKED */ /*:pg*/)
 RETURNING *;
 
@@ -30,8 +30,14 @@ SELECT id, fence FROM tasks /*pg: */ INDEXED BY tasks_leased /*:pg*/ WHERE state
 -- name: list_finished_since
 SELECT task_id FROM events WHERE seq > :after AND type = :type ORDER BY seq;
 
--- name: list_ids_in_state
-SELECT id FROM tasks WHERE state = :state ORDER BY number;
+-- name: list_failed
+SELECT id FROM tasks WHERE state = 'failed' AND state IN ('failed', 'cancelled') ORDER BY number;
+
+-- name: list_paused
+SELECT id FROM tasks WHERE state = 'paused' ORDER BY number;
+
+-- name: count_completed
+SELECT count(*) AS n FROM tasks WHERE state = 'completed';
 
 -- name: count_ready
 -- How many could be claimed now, counted no further than :most of those queued and of those due.

@@ -32,9 +32,6 @@ SELECT * FROM tasks ORDER BY number;
 -- name: list_tasks_of_epic
 SELECT * FROM tasks WHERE epic_id = :epic_id ORDER BY number;
 
--- name: list_tasks_in_state
-SELECT * FROM tasks WHERE state = :state ORDER BY priority DESC, number;
-
 -- name: list_children
 SELECT id, sequence, state, landed_at FROM tasks WHERE parent_id = :parent_id ORDER BY sequence;
 
