@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from drover.domain.clock import Clock, SystemClock
@@ -50,15 +50,41 @@ class Store:
 async def open_store(
     url: str,
     *,
+    project_id: str | None = None,
     clock: Clock | None = None,
     lease_ms: int = 300_000,
     watch: bool = False,
     rng: random.Random | None = None,
 ) -> AsyncGenerator[Store]:
-    """The store at ``sqlite:///PATH``, migrated. ``watch``: notice other processes' commits while it is open."""
+    """The store at ``sqlite:///PATH`` or ``postgresql://…``, made if it is missing, migrated.
+
+    ``project_id``: whose backlog it is; on a Postgres server each project has a schema of its own, named after it.
+    ``watch``: notice other processes' commits while it is open.
+    """
     clock = clock or SystemClock()
-    if not url.startswith("sqlite:///"):
-        scheme = url.split(":", 1)[0]
-        raise SettingsError(f"database_url: {scheme!r} is not a database drover can use", hint="sqlite:///PATH")
-    async with open_sqlite(Path(url.removeprefix("sqlite:///")), clock, watch=watch) as database:
+    async with AsyncExitStack() as stack:
+        database: Database
+        if url.startswith("sqlite:///"):
+            database = await stack.enter_async_context(
+                open_sqlite(Path(url.removeprefix("sqlite:///")), clock, watch=watch)
+            )
+        elif url.startswith(("postgresql://", "postgres://")):
+            database = await stack.enter_async_context(_open_postgres(url, project_id, clock, watch=watch))
+        else:
+            scheme = url.split(":", 1)[0]
+            raise SettingsError(
+                f"database_url: {scheme!r} is not a database drover can use", hint="sqlite:///PATH or postgresql://…"
+            )
         yield Store(database, clock, lease_ms, rng)
+
+
+def _open_postgres(
+    url: str, project_id: str | None, clock: Clock, *, watch: bool
+) -> AbstractAsyncContextManager[Database]:
+    # asyncpg takes as long to import as everything else together, and most projects are on SQLite.
+    from drover.store.postgres import open_postgres  # noqa: PLC0415
+    from drover.store.postgres_link import schema_of  # noqa: PLC0415
+
+    if project_id is None:
+        raise SettingsError("a store on Postgres needs the project's id", hint="set [project] id in .drover.toml")
+    return open_postgres(url, schema_of(project_id), clock, listen=watch)

@@ -16,6 +16,16 @@ Row = Mapping[str, Value]
 T = TypeVar("T")
 
 
+def clean(value: Value) -> Value:
+    """What every database can hold: in text, what is no character (NUL, half a surrogate pair) becomes U+FFFD or ?."""
+    if isinstance(value, str):
+        if "\0" in value:
+            value = value.replace("\0", "\ufffd")
+        if not value.isascii():
+            value = value.encode("utf-8", "replace").decode("utf-8")
+    return value
+
+
 class Transaction(Protocol):
     """What a verb may ask for. Queries are named; their text lives in ``sql/``."""
 

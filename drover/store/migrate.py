@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sqlite3
 from collections.abc import Iterator
 from importlib.resources import files
@@ -12,6 +13,8 @@ from typing import NamedTuple
 
 from drover.domain.errors import SchemaError
 from drover.store.queries import Dialect, say
+
+_COLUMN = re.compile(r"^(\s+|\s*ALTER TABLE \w+ ADD COLUMN )(\w+) text\b", re.MULTILINE)
 
 LEDGER = """
 CREATE TABLE IF NOT EXISTS drover_migrations (
@@ -55,7 +58,11 @@ def available(dialect: Dialect) -> list[Migration]:
     for name, file in sorted(shared.items()):
         text = file.read_text("utf-8")
         checksum = hashlib.sha256(text.encode()).hexdigest()
-        found.append(Migration(int(name.split("_")[0]), name.removesuffix(".sql"), checksum, say(text, dialect)))
+        script = say(text, dialect)
+        if dialect == "postgres":
+            # SQLite compares text as bytes; a server's own order would put task-a.10 between task-a.1 and task-a1.
+            script = _COLUMN.sub(r'\1\2 text COLLATE "C"', script)
+        found.append(Migration(int(name.split("_")[0]), name.removesuffix(".sql"), checksum, script))
     return found
 
 

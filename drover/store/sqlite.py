@@ -22,7 +22,7 @@ import anyio
 from drover.domain.clock import Clock
 from drover.domain.errors import DroverError, OutcomeUnknown, StoreError, StoreUnavailable
 from drover.store import migrate
-from drover.store.database import Bell, Row, Value, Verb
+from drover.store.database import Bell, Row, Value, Verb, clean
 from drover.store.queries import load
 from drover.store.sqlite_file import (
     Keeper,
@@ -58,16 +58,19 @@ class SqliteTransaction:
         self.rang = False
 
     async def all(self, query: str, **values: Value) -> list[Row]:
-        return cast(list[Row], self._connection.execute(self._queries[query], values).fetchall())
+        return cast(list[Row], self._execute(query, values).fetchall())
 
     async def one(self, query: str, **values: Value) -> Row | None:
-        cursor = self._connection.execute(self._queries[query], values)
+        cursor = self._execute(query, values)
         row = cursor.fetchone()
         cursor.close()  # an open cursor would pin the snapshot
         return cast(Row | None, row)
 
     async def run(self, query: str, **values: Value) -> int:
-        return self._connection.execute(self._queries[query], values).rowcount
+        return self._execute(query, values).rowcount
+
+    def _execute(self, query: str, values: dict[str, Value]) -> sqlite3.Cursor:
+        return self._connection.execute(self._queries[query], {name: clean(value) for name, value in values.items()})
 
     def ring(self) -> None:
         self.rang = True

