@@ -1,8 +1,8 @@
 """Claude Code, headless: `claude -p` with its session's id chosen by us, its events read as they come.
 
 Facts observed with 2.1.197 and 2.1.330. ``subtype`` of a result says "success" for API failures too;
-a result is not the end of the run, the exit is; ``total_cost_usd`` is of the whole session, ``usage``
-of this process.
+a result is not the end of the run, the exit is: after a background task there is a second. ``usage``
+and ``num_turns`` are of what each result ends, ``total_cost_usd`` is of the whole session so far.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ class ClaudeReading(Reading):
         self.limited_until: int | None = None
         self.limited = False
         self.retry = Json({})
-        self.tokens: dict[str, tuple[int, int]] = {}  # by message, for a run that has no result
+        self.used = Usage()  # by what the results told so far
+        self.unreported: dict[str, tuple[int, int]] = {}  # input, output of messages since the last result
 
     def event(self, event: Json) -> None:
         kind = event.text("type")
@@ -77,6 +78,7 @@ class ClaudeReading(Reading):
             self._limit(event.get("rate_limit_info"))
         elif kind == "result":
             self.result = event
+            self._count(event)
             self.denied += [denial.text("tool_name") or "a tool" for denial in event.items("permission_denials")]
 
     def _message(self, event: Json) -> None:
@@ -85,7 +87,7 @@ class ClaudeReading(Reading):
         if event.text("message", "model") != "<synthetic>":
             self.retry = Json({})  # it was answered: what had to be tried again has worked
             usage = event.get("message", "usage")
-            self.tokens[event.text("message", "id")] = (_input(usage), usage.count("output_tokens"))
+            self.unreported[event.text("message", "id")] = (_input(usage), usage.count("output_tokens"))
         self._limit(event.get("api_error_params", "rate_limit_info"))
 
     def _limit(self, info: Json) -> None:
@@ -96,23 +98,24 @@ class ClaudeReading(Reading):
         elif info:
             self.limited = False
 
+    def _count(self, result: Json) -> None:
+        self.unreported = {}
+        self.used = Usage(
+            input_tokens=self.used.input_tokens + _input(result.get("usage")),
+            output_tokens=self.used.output_tokens + result.count("usage", "output_tokens"),
+            turns=self.used.turns + result.count("num_turns"),
+            cost_usd=result.number("total_cost_usd"),
+        )
+
     def usage(self, prior_cost_usd: float) -> Usage:
-        """Of this process alone. Without a result: what its messages said, which is a little less than was used."""
-        if self.result is None or not self.result.get("usage"):
-            counts = list(self.tokens.values())
-            return Usage(
-                input_tokens=sum(count for count, _ in counts),
-                output_tokens=sum(count for _, count in counts),
-                turns=len(counts),
-                model=self.model,
-            )
-        usage = self.result.get("usage")
+        """Of this process alone. What no result tells is taken from its messages: a little less than was used."""
+        counts = self.unreported.values()
         return Usage(
-            input_tokens=_input(usage),
-            output_tokens=usage.count("output_tokens"),
-            cost_usd=round(max(0.0, self.result.number("total_cost_usd") - prior_cost_usd), 6),
-            turns=self.result.count("num_turns"),
-            model=self.model or ", ".join(self.result.keys("modelUsage")),
+            input_tokens=self.used.input_tokens + sum(read for read, _ in counts),
+            output_tokens=self.used.output_tokens + sum(written for _, written in counts),
+            turns=self.used.turns + len(counts),
+            cost_usd=round(max(0.0, self.used.cost_usd - prior_cost_usd), 6),
+            model=self.model,
         )
 
 

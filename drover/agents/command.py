@@ -142,9 +142,10 @@ def _read_result(job: AgentJob) -> Result | None:
     except OSError as error:
         what = "a symbolic link" if error.errno == errno.ELOOP else error.strerror
         raise AgentError(f"its result file cannot be read: {what}") from error
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise AgentError("its result file is not a regular file")
     with os.fdopen(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise AgentError("its result file is not a regular file")
         data = file.read(RESULT_LIMIT + 1)
     if len(data) > RESULT_LIMIT:
         raise AgentError(f"its result file is larger than {RESULT_LIMIT} bytes")

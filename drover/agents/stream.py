@@ -100,16 +100,21 @@ def events(line: bytes) -> Iterator[Json]:
     if whole is not None:
         yield whole
         return
+    pairs = list(_parted(text))
+    if pairs:  # parts of an event begin like events, but only events name their session
+        yield from max(pairs, key=lambda pair: bool(pair[0].text("session_id")))
+
+
+def _parted(text: str) -> Iterator[tuple[Json, Json]]:
+    """The ways in which a text can be one object written into the middle of another."""
     for match in _BEGINNING.finditer(text, 1):
         try:
             inner, length = json.JSONDecoder().raw_decode(text[match.start() :])
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         outer = _object(text[: match.start()] + text[match.start() + length :])
         if outer is not None:
-            yield Json(inner)
-            yield outer
-            return
+            yield Json(inner), outer
 
 
 def tail(path: Path, limit: int) -> str:
