@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from drover.domain.errors import GitError, LeaseLost
 from drover.domain.models import Claim, Commit, Landed, Landing, Proof
-from drover.engine import lane, ride, trial
+from drover.engine import lane, publishing, ride, trial
 from drover.engine.ride import Coupled
 from drover.engine.steps import Run
 from drover.engine.tools import Tools
@@ -64,7 +64,7 @@ async def reconcile(tools: Tools) -> list[str]:
         tip = (await lane.absorbed(tools)).tip
         for row in await tools.store.landings.open(lane.target_of(tools)):
             done += await _reconciled(tools, row, tip)
-    await lane.publish(tools)
+    await publishing.publish(tools)
     return done
 
 
@@ -109,7 +109,7 @@ async def _land_once(run: Run, commit: Commit, proof: Proof) -> Landed | None:
             raise LeaseLost(f"{task.id}: a later claim holds {moved.ref}") from moved
         return None
     tools.train.landed(task.id, new)
-    own = await changed_paths(tools.repo, commit.base, commit.oid)
+    own = commit.paths if not commit.more_paths else await changed_paths(tools.repo, commit.base, commit.oid)
     await check_content(tools.repo, parent=old, landed=new, allowed_paths=own, base=commit.base)
     return await _record(run, Landed(commit=new, tree=coupled.tree, parent=old, target=branch))
 

@@ -12,12 +12,10 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from drover.domain.errors import GitError
-from drover.domain.models import Landed, Published
 from drover.engine.gate import only_one_at_a_time
 from drover.engine.tools import Tools
 from drover.git import checkout
 from drover.git.landing import Conflicted, branch_ref, lane_ref
-from drover.git.overlap import Blocked
 from drover.git.repo import RefChange
 
 
@@ -35,32 +33,17 @@ async def tip(tools: Tools) -> str:
         return (await absorbed(tools)).tip
 
 
-async def publish(tools: Tools, landed: Landed | None = None) -> Published:
-    """Let the target branch follow the lane; completes every task that only waited for it."""
+async def take_in(tools: Tools, theirs: str, name: str) -> Lane:
+    """The lane with a fetched commit in it, beside the operator's; ``name`` says in the history whose it is."""
     async with turn(tools):
-        return await _publish(tools, landed)
-
-
-async def _publish(tools: Tools, landed: Landed | None) -> Published:
-    branch = target_of(tools)
-    waiting = await tools.store.landings.unpublished()
-    lane = await absorbed(tools)
-    blocked = ""
-    if lane.conflicts:
-        blocked = f"your commits on {branch} conflict with what landed in {', '.join(lane.conflicts[:8])}"
-    else:
-        outcome = await checkout.publish(tools.repo, branch=branch, new=lane.tip)
-        if isinstance(outcome, Blocked):
-            blocked = outcome.why
-    if blocked:
-        await tools.store.landings.describe_wait([w.task_id for w in waiting], blocked)
-    reached = await tools.repo.resolve(branch_ref(branch))
-    done = [w for w in waiting if reached and await tools.repo.is_ancestor(w.commit, reached)]
-    if done:
-        await tools.store.landings.published(done, branch)
-    if landed is None or (reached and await tools.repo.is_ancestor(landed.commit, reached)):
-        return Published(done=not blocked, detail=blocked) if landed is None else Published(done=True)
-    return Published(done=False, detail=blocked or f"{branch} does not hold it yet")
+        lane = await absorbed(tools)
+        if lane.conflicts:
+            return lane
+        found = await checkout.absorb(
+            tools.repo, branch=target_of(tools), lane_tip=lane.tip, identity=tools.identity, at_ms=tools.clock.now(),
+            theirs=theirs, name=name,
+        )  # fmt: skip
+        return _seen(tools, lane.tip, found)
 
 
 class Lane(NamedTuple):
@@ -75,14 +58,22 @@ async def absorbed(tools: Tools) -> Lane:
     end would otherwise keep everything from landing.
     """
     branch = target_of(tools)
-    lane_tip = await tools.repo.resolve(lane_ref(branch)) or await _make_lane(tools, branch)
-    if tools.train.pinned:
-        tools.train.follow(lane_tip)
-        return Lane(lane_tip)
+    refs = await tools.repo.read_refs([lane_ref(branch), branch_ref(branch)])
+    lane_tip, theirs = refs[lane_ref(branch)] or await _make_lane(tools, branch), refs[branch_ref(branch)]
+    if tools.train.pinned or (theirs is not None and await tools.repo.is_ancestor(theirs, lane_tip)):
+        return _seen(tools, lane_tip, None)
     found = await checkout.absorb(
         tools.repo, branch=branch, lane_tip=lane_tip, identity=tools.identity, at_ms=tools.clock.now()
     )
-    lane = Lane(lane_tip, found.paths) if isinstance(found, Conflicted) else Lane(found.tip)
+    return _seen(tools, lane_tip, found)
+
+
+def _seen(tools: Tools, lane_tip: str, found: checkout.Absorbed | Conflicted | None) -> Lane:
+    lane = Lane(lane_tip)
+    if isinstance(found, Conflicted):
+        lane = Lane(lane_tip, found.paths)
+    elif found is not None:
+        lane = Lane(found.tip)
     tools.train.follow(lane.tip)
     return lane
 

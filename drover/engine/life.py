@@ -13,7 +13,7 @@ from pathlib import Path
 from drover.domain.errors import AttemptFailed
 from drover.domain.models import AgentReport, Commit, Landed, Proof, Published, Removed, Worktree
 from drover.domain.verdicts import WAITS, Completed, Outcome, Parked, Verdict
-from drover.engine import landing, lane, result, ride, session, workplace
+from drover.engine import landing, publishing, result, ride, session, workplace
 from drover.engine.steps import Run, step
 from drover.git.worktree import remove_worktree as remove_clone
 
@@ -84,4 +84,4 @@ async def remove_worktree(run: Run, tree: Worktree, landed: Landed) -> Removed:
 @step
 async def publish(run: Run, landed: Landed) -> Published:
     """The target branch follows the lane, unless the operator's checkout is in the way. Followed already is as good."""
-    return await lane.publish(run.tools, landed)
+    return await publishing.publish(run.tools, landed)

@@ -15,6 +15,7 @@ from drover.domain.clock import Clock
 from drover.domain.models import Task, TestMode, TestScope
 from drover.engine.reservations import Reservations
 from drover.engine.train import Train
+from drover.engine.upstream import Upstream
 from drover.git.repo import Identity, Repo
 from drover.settings import Settings
 from drover.store import Store
@@ -84,6 +85,8 @@ class Tools:
     turn: anyio.Lock = field(default_factory=anyio.Lock)  # one landing at a time in this process
     reservations: Reservations = field(default_factory=Reservations)
     train: Train = field(default_factory=Train)
+    publishing: anyio.Lock = field(default_factory=anyio.Lock)  # one publishing at a time in this process
+    upstream: Upstream = field(default_factory=Upstream)
     local_lease_clock: bool = True  # whether leases are measured by this machine's own clock
 
     def agent_of(self, task: Task) -> str:

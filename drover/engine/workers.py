@@ -13,7 +13,7 @@ from drover.domain.errors import AttemptFailed, DiskFull, DroverError, LeaseLost
 from drover.domain.models import Claim, Worker
 from drover.domain.policy import heartbeat_ms
 from drover.domain.verdicts import Completed, Parked, Released, Retry, Verdict, judge
-from drover.engine import lane, reaper, workplace
+from drover.engine import publishing, reaper, workplace
 from drover.engine.life import live
 from drover.engine.steps import Run
 from drover.engine.tools import Tools
@@ -274,4 +274,4 @@ class Crew:
 
     async def _publish_what_waits(self) -> None:
         if await self._tools.store.landings.unpublished():
-            await lane.publish(self._tools)
+            await publishing.publish(self._tools)

@@ -80,31 +80,36 @@ async def finish_publishing(repo: Repo) -> Blocked | None:
         return await _finish(repo) if alone else Blocked(why="another publishing is under way")
 
 
-async def absorb(repo: Repo, *, branch: str, lane_tip: str, identity: Identity, at_ms: int) -> Absorbed | Conflicted:
+async def absorb(
+    repo: Repo, *, branch: str, lane_tip: str, identity: Identity, at_ms: int, theirs: str | None = None, name: str = ""
+) -> Absorbed | Conflicted:
     """Take the operator's own commits on the branch into its lane, whose tip is ``lane_tip``; durably.
 
-    The lane moves to the branch when it can, else to a merge commit whose first parent is the lane.
-    With a conflict nothing is moved. Raises RefMoved when the lane is elsewhere, GitError when there
-    is no such branch.
+    With ``theirs``, a commit that was fetched, it is taken in instead and ``name`` says whose it is. The
+    lane moves to it when it can, else to a merge commit whose first parent is the lane. With a conflict
+    nothing is moved. Raises RefMoved when the lane is elsewhere, GitError when there is no such branch.
     """
     ref, lane = branch_ref(branch), lane_ref(branch)
-    tip = (await repo.read_refs([ref]))[ref]
-    if tip is None:
-        raise GitError(f"there is no branch {branch}", hint="was it renamed or removed?")
-    if await repo.is_ancestor(tip, lane_tip):
+    on_disk: tuple[str, ...] = (lane_tip,)
+    if theirs is None:
+        theirs = (await repo.read_refs([ref]))[ref]
+        if theirs is None:
+            raise GitError(f"there is no branch {branch}", hint="was it renamed or removed?")
+        on_disk = (lane_tip, theirs)
+    if await repo.is_ancestor(theirs, lane_tip):
         return Absorbed(tip=lane_tip, found=True)
-    new = tip
-    if not await repo.is_ancestor(lane_tip, tip):
-        merged = await merge_trees(repo, ours=lane_tip, theirs=tip)
+    new = theirs
+    if not await repo.is_ancestor(lane_tip, theirs):
+        merged = await merge_trees(repo, ours=lane_tip, theirs=theirs)
         if isinstance(merged, Conflicted):
             return merged
-        message = f"Merge {branch} into the work that was landed beside it\n"
-        parents = (lane_tip, tip)
+        message = f"Merge {name or branch} into the work that was landed beside it\n"
+        parents = (lane_tip, theirs)
         new = await make_commit(
             repo, tree=merged.tree, parents=parents, message=message, identity=identity, at_ms=at_ms
         )
-    reason = f"drover: take in {branch}"
-    await repo.update_refs([RefChange(ref=lane, new=new, old=lane_tip)], since=(lane_tip, tip), reason=reason)
+    reason = f"drover: take in {name or branch}"
+    await repo.update_refs([RefChange(ref=lane, new=new, old=lane_tip)], since=on_disk, reason=reason)
     return Absorbed(tip=new)
 
 

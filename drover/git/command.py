@@ -43,6 +43,15 @@ OURS = (
     "core.protectNTFS=true",
 )
 
+# For the calls that reach a remote, and only those: the operator's transports, credential helpers and ssh.
+NETWORK = (
+    *(s for s in SETTINGS if not s.startswith(("protocol.allow=", "core.sshCommand="))),
+    "push.gpgSign=false",
+    "push.followTags=false",
+    "http.lowSpeedLimit=1",
+    "http.lowSpeedTime=30",
+)
+
 ALWAYS = {
     "LC_ALL": "C",
     "GIT_TERMINAL_PROMPT": "0",
@@ -123,6 +132,23 @@ def operator_environment() -> dict[str, str]:
         if not name.startswith(("GIT_", "DROVER_")) or name.startswith(_OPERATORS_GIT)
     }
     return {**inherited, **ALWAYS}
+
+
+def network_environment(ssh_command: str) -> dict[str, str]:
+    """As :func:`operator_environment`, for calls that reach a remote: nothing may ask a question.
+
+    This is the one exception to a clean environment. A push is only possible as the operator: with their
+    ssh agent and keys, their credential helpers, their proxy. ``ssh_command`` is what they configured.
+    """
+    own = os.environ.get("GIT_SSH_COMMAND") or ssh_command
+    program = os.environ.get("GIT_SSH")
+    found = operator_environment()
+    if program and not own:
+        return {**found, "GIT_SSH": program}
+    command = own or "ssh"
+    if "ssh" in os.path.basename(command.split()[0]):  # noqa: PTH119 - the first word of a command line
+        command += " -oBatchMode=yes -oConnectTimeout=20 -oServerAliveInterval=15"
+    return {**found, "GIT_SSH_COMMAND": command}
 
 
 def split0(data: bytes) -> list[bytes]:

@@ -84,9 +84,12 @@ async def raise_lease(repo: Repo, task_id: str, fence: int) -> Lease:
 
     Raises RefMoved when a higher fence is there.
     """
-    place = await repo.objects_place()
-    oid = await place.line("hash-object", "-w", "--stdin", stdin=f"{fence}\n".encode())
-    ref = lease_ref(task_id)
+    text = f"{fence}\n".encode()
+    oid, ref = repo.blob_id(text), lease_ref(task_id)
+    if (await repo.read_refs([ref]))[ref] == oid:  # as nearly always: raised at the beginning of the attempt
+        await repo.sync_refs([ref])
+        return Lease(fence=fence, oid=oid)
+    await (await repo.objects_place()).line("hash-object", "-w", "--stdin", stdin=text)
     for _ in range(_TRIES):
         held = await read_lease(repo, task_id)
         if held is not None and held.fence > fence:
@@ -108,15 +111,15 @@ async def find_landed(
 ) -> LandedCommit | None:
     """The task's commit in the history of ``tip``, not looking at or behind ``since``; None when there is none.
 
-    A commit counts by its trailers, with an attempt of ``first_attempt`` or later. The first-parent
-    chain is asked first; then all of the history, for the operator may have merged the lane into
-    a commit of theirs.
+    A commit counts by its trailers, with an attempt of ``first_attempt`` or later. All of the history is
+    asked, for the operator may have merged the lane into a commit of theirs; of several commits one
+    on the first-parent chain is preferred.
     """
-    for chain in (("--first-parent",), ()):
-        found = await _search(repo, (*chain, tip, *([f"^{since}"] if since else [])), task_id, first_attempt)
-        if found is not None:
-            return found
-    return None
+    revs = (tip, *([f"^{since}"] if since else []))
+    found = await _search(repo, revs, task_id, first_attempt)
+    if found is None:
+        return None
+    return await _search(repo, ("--first-parent", *revs), task_id, first_attempt) or found
 
 
 async def _search(repo: Repo, revs: tuple[str, ...], task_id: str, first_attempt: int) -> LandedCommit | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from drover.domain.models import Frozen
 from drover.git.command import SETTINGS, Place, operator_environment, our_environment, shown, split0
 from drover.git.durable import on_disk, sync_objects, sync_refs
 
+_FACTS_KEPT = 4096
 OLDEST_GIT = (2, 38)  # merge-tree --write-tree
 _IDENT = re.compile(r"^(.*) <([^<>]*)> \d+ [+-]\d{4}$")
 _BAD_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|$)|[./]$|^[/.-]")
@@ -63,6 +65,7 @@ class Repo:
         self._excludes: tuple[Path, ...] | None = None
         self._filters: frozenset[str] | None = None
         self._gitlinks: dict[str, tuple[bytes, ...]] = {}
+        self._ancestors: set[tuple[str, str]] = set()  # facts that no later commit can change
 
     @classmethod
     async def find(cls, path: Path) -> Repo:
@@ -86,6 +89,11 @@ class Repo:
             )
         root = os.fsdecode((await place.git("rev-parse", "--show-toplevel")).stdout).rstrip("\n")
         return cls(root=Path(root), git_dir=Path(common), checkout_dir=Path(own), object_format=object_format)
+
+    def blob_id(self, content: bytes) -> str:
+        """The id that git gives to a blob of this content."""
+        kind = hashlib.sha256 if self.object_format == "sha256" else hashlib.sha1
+        return kind(b"blob %d\0%b" % (len(content), content), usedforsecurity=False).hexdigest()
 
     @property
     def zero(self) -> str:
@@ -163,9 +171,16 @@ class Repo:
         return oid or None
 
     async def is_ancestor(self, ancestor: str, descendant: str) -> bool:
-        """Whether ``descendant`` contains ``ancestor``; a commit contains itself."""
+        """Whether ``descendant`` contains ``ancestor``; a commit contains itself. Both are full ids."""
+        if ancestor == descendant or (ancestor, descendant) in self._ancestors:
+            return True
         done = await self.refs_place.git("merge-base", "--is-ancestor", ancestor, descendant, ok=(0, 1))
-        return done.returncode == 0
+        if done.returncode:
+            return False
+        if len(self._ancestors) >= _FACTS_KEPT:
+            self._ancestors.clear()
+        self._ancestors.add((ancestor, descendant))
+        return True
 
     async def read_refs(self, refs: Collection[str]) -> dict[str, str | None]:
         """Where each of these refs is; None for one that is not there."""
