@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types floors unit agents format schema sizes lock wheel clean
+.PHONY: help setup demo test check lint types floors unit agents format schema docs sizes lock wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ format: $(VENV)/.dev ## put the code into its form
 
 schema: $(VENV)/.dev ## dump the migrated schemas to tests/golden
 	$(BIN)/python scripts/dump_schema.py
+
+docs: $(VENV)/.dev ## write docs/reference from the program itself
+	$(BIN)/python scripts/generate_docs.py
 
 sizes: ## the longest files and functions
 	@$(PYTHON) scripts/sizes.py

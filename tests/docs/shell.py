@@ -1,9 +1,10 @@
 """A person at a terminal, reading a page from top to bottom and typing what it says.
 
 Blocks marked ``run`` are typed into one bash behind a real pseudo-terminal, one after the other. A block
-marked ``prints`` says what must have come out of the block before it: its lines in their order, where an
-id stands for any id, ``…`` for anything, and lines between them are let pass. ``ctrl-c-after="…"`` presses
-Ctrl+C once that has been printed.
+marked ``prints`` says what must have come out of the block before it: its lines in their order (``unordered``:
+in any), where an id stands for any id, ``…`` for anything, and lines between them are let pass.
+``ctrl-c-after="…"`` presses Ctrl+C once that pattern has been printed, and ``until-written="…"`` lets the
+reader wait until an agent has written these files.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +34,7 @@ class Reader:
 
     def __init__(self, terminal: pexpect.spawn, home: Path) -> None:
         self._terminal = terminal
+        self._home = home
         self._block = home / "block.sh"
         self.printed = ""
 
@@ -54,23 +57,34 @@ class Reader:
         terminal.sendline(f". {self._block}; {_SAY_READY}")
         before = ""
         if (sign := block.value("ctrl-c-after")) is not None:
-            terminal.expect(re.escape(sign))
+            terminal.expect(sign)
             before = terminal.before + terminal.after
+            self._await_files(block)
             terminal.sendintr()
         terminal.expect(_READY)
         self.printed = _COLOUR.sub("", before + terminal.before).replace("\r", "")
         code = int(terminal.match[1])
+        self._await_files(block)
         wanted = int(block.value("exit") or 0)
         assert "@@failed@@" not in self.printed or wanted, f"{where}: a command failed\n{self.printed}"
         assert code == wanted, f"{where}: exit code {code}, not {wanted}\n{self.printed}"
 
+    def _await_files(self, block: Block) -> None:
+        """Until agents have written each of the files that ``until-written`` names."""
+        end = time.monotonic() + TIMEOUT_S
+        for name in (block.value("until-written") or "").split():
+            while not list(self._home.glob(f"*/.drover/worktrees/*/{name}")):
+                assert time.monotonic() < end, f"no agent has written {name}"
+                time.sleep(0.05)
+
     def compare(self, block: Block, where: str) -> None:
-        """The lines of a ``prints`` block, in their order, among what was printed."""
-        lines = iter([_even(line) for line in self.printed.splitlines()])
+        """The lines of a ``prints`` block among what was printed: in their order, or each for itself."""
+        printed = [_even(line) for line in self.printed.splitlines()]
         for wanted in filter(None, (_even(line) for line in block.text.splitlines())):
             pattern = re.escape(wanted).replace(re.escape("…"), ".*")
-            found = any(re.fullmatch(pattern, line) for line in lines)
-            assert found, f"{where}: {wanted!r} was not printed (in this order)\n{self.printed}"
+            at = next((at for at, line in enumerate(printed) if re.fullmatch(pattern, line)), None)
+            assert at is not None, f"{where}: {wanted!r} was not printed\n{self.printed}"
+            printed = [*printed[:at], *printed[at + 1 :]] if block.marked("unordered") else printed[at + 1 :]
 
 
 @contextmanager

@@ -15,7 +15,18 @@ from tests.docs import pages as all_pages
 from tests.docs.pages import DOCS, ROOT, anchors, blocks, invocations, links, name_of, prose, spans
 
 generate_docs = all_pages.generator()
-GIVEN_TO_AGENTS = ("TASK_ID", "EPIC_ID", "ATTEMPT", "WORKTREE", "ROOT", "BASE", "RUN_ID", "RESULT", "MARKER")
+GIVEN_TO_AGENTS = (
+    "TASK_ID",
+    "EPIC_ID",
+    "ATTEMPT",
+    "WORKTREE",
+    "ROOT",
+    "BASE",
+    "RUN_ID",
+    "RESULT",
+    "MARKER",
+    "SESSION_ID",
+)
 VARIABLES = {name for name, _ in ENVIRONMENT} | {PROJECT_VARIABLE} | {f"DROVER_{name}" for name in GIVEN_TO_AGENTS}
 
 every_page = pytest.mark.parametrize("page", all_pages.pages(), ids=name_of)
@@ -107,7 +118,7 @@ def test_every_make_target_named_is_in_the_makefile(page: Path) -> None:
 @every_written_page
 def test_every_file_of_the_project_that_is_named_exists(page: Path) -> None:
     for span in spans(page):
-        if re.fullmatch(r"(drover|tests|scripts|migrations|docs)/[\w/.-]*", span):
+        if re.fullmatch(r"(drover|tests|scripts|migrations|docs)/[\w/.-]*", span) and "NNNN" not in span:
             assert (ROOT / span).exists(), f"{name_of(page)} names {span}"
 
 
