@@ -73,6 +73,7 @@ def build(words: Sequence[str] = ()) -> App:
         help_formatter=Columns(),
         default_parameter=Parameter(show_default=False, negative=(), consume_multiple=False),
         group_commands=_DROVER,
+        group_parameters=Group("Options"),
         print_error=False,
         exit_on_error=False,
         result_action="return_value",

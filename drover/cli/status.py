@@ -78,8 +78,9 @@ async def _print_tree(epic: str | None, common: Common) -> None:
 async def _watch(epic: str | None, common: Common) -> None:
     out = printer_of(common)
     if not out.live:
-        what = "--json" if common.json else "something that is no terminal, or may not be redrawn"
-        raise UsageError(f"a live status cannot be drawn on {what}", hint="drover stream --follow tells what happens")
+        raise UsageError(
+            "a live status needs a terminal that may be redrawn", hint="drover stream --follow tells what happens"
+        )
     from drover.cli.live import watch_status
 
     async with opened(common) as drover:

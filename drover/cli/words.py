@@ -20,7 +20,7 @@ def words_of(line: str) -> Iterator[str]:
         if line.strip():
             yield line.rstrip()
         return
-    kind = event.get("type")
+    kind = str(event.get("type"))
     if kind in _CHATTER:
         return
     message = event.get("message")
