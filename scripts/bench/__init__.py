@@ -1,0 +1,1 @@
+"""How fast drover is, measured beside what it could be at best and beside what else there is."""
