@@ -46,9 +46,8 @@ class Server:
     data: str
     port: int
 
-    @property
-    def url(self) -> str:
-        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+    def url(self, database: str = "postgres", *, user: str = "postgres", port: int | None = None) -> str:
+        return f"postgresql://{user}@127.0.0.1:{port or self.port}/{database}?sslmode=disable"
 
 
 def shared() -> Server:
@@ -147,15 +146,16 @@ def _user() -> str:
 
 
 def _run(programs: str, program: str, *argv: str, check: bool = True) -> None:
+    call = [f"{programs}/{program}", *argv]
+    env = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
+    user = pwd.getpwnam(_user())
     if os.geteuid() == 0:
         subprocess.run(
-            [f"{programs}/{program}", *argv], check=check, capture_output=True, stdin=subprocess.DEVNULL,
-            user=_user(), group=pwd.getpwnam(_user()).pw_gid, extra_groups=[], cwd="/", env={"PATH": os.environ["PATH"], "LC_ALL": "C"},
+            call, check=check, capture_output=True, stdin=subprocess.DEVNULL, cwd="/", env=env,
+            user=user.pw_uid, group=user.pw_gid, extra_groups=[],
         )  # fmt: skip
     else:
-        subprocess.run(
-            [f"{programs}/{program}", *argv], check=check, capture_output=True, stdin=subprocess.DEVNULL, cwd="/"
-        )
+        subprocess.run(call, check=check, capture_output=True, stdin=subprocess.DEVNULL, cwd="/", env=env)
 
 
 def _free_port() -> int:
