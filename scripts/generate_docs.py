@@ -51,7 +51,7 @@ MEANINGS = {
     "landing.style": "`squash`: one commit a task. `merge`: a merge commit whose second parent is the task's.",
     "landing.conflict_attempts": "How often an agent is asked to resolve a conflict with what landed meanwhile.",
     "landing.parallel": "How many results may be tested at the same time.",
-    "landing.push": "A remote to push to.",
+    "landing.push": "A remote that the target branch is pushed to; then `completed` means that it is there, too.",
     "logs.limit": "How much is kept of each stream of each execution; of what is longer, the beginning and the end.",
     "agents.TYPE.path": "Its program. Unset: found on the PATH.",
     "agents.TYPE.args": "Words added to its command line.",
@@ -60,8 +60,6 @@ MEANINGS = {
     "agents.TYPE.env": "Names of variables that it gets from drover's environment.",
     "agents.TYPE.set": "A table of variables and their values.",
 }
-# Keys that are read and checked already, and that nothing in the program asks for.
-NOT_YET = frozenset({"landing.parallel", "landing.push"})
 TABLES: tuple[tuple[str, type[BaseModel]], ...] = (
     ("", Settings),
     ("project", ProjectTable),
@@ -181,9 +179,8 @@ def keys_of(table: str, model: type[BaseModel]) -> Iterator[tuple[str, str]]:
 def _table(table: str, model: type[BaseModel]) -> str:
     rows = ["| key | value | default | means |", "|---|---|---|---|"]
     for key, name in keys_of(table, model):
-        later = " Read and checked, without effect yet." if key in NOT_YET else ""
         short = key.removeprefix(f"{table}.")
-        rows.append(f"| `{short}` | {_kind(model, name)} | {_default(model, name)} | {MEANINGS[key]}{later} |")
+        rows.append(f"| `{short}` | {_kind(model, name)} | {_default(model, name)} | {MEANINGS[key]} |")
     return "\n".join(rows) + "\n"
 
 

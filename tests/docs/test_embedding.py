@@ -16,9 +16,14 @@ from tests.docs.pages import DOCS, ROOT, Block, blocks
 PAGE = DOCS / "how-to" / "embed.md"
 
 
-def test_the_example_runs_in_a_repository_of_one_commit(repository: Path) -> None:
-    (example,) = [b for b in blocks(PAGE) if b.info == "python run"]
-    (wanted,) = [b for b in blocks(PAGE) if b.info == "text prints"]
+EXAMPLES = [b for b in blocks(PAGE) if b.info == "python run"]
+PRINTED = [b for b in blocks(PAGE) if b.info == "text prints"]
+
+
+@pytest.mark.parametrize(
+    ("example", "wanted"), list(zip(EXAMPLES, PRINTED, strict=True)), ids=[f"line {b.line}" for b in EXAMPLES]
+)
+def test_an_example_runs_in_a_repository_of_one_commit(example: Block, wanted: Block, repository: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", example.text],
         cwd=repository,
@@ -42,7 +47,7 @@ def test_every_example_calls_what_there_is(block: Block) -> None:
     )
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "d":
-            assert hasattr(app.Drover, node.attr), f"Drover has no {node.attr}"
+            assert hasattr(app.Drover, node.attr) or hasattr(app.Backlog, node.attr), f"there is no {node.attr}"
         if isinstance(node, ast.ImportFrom) and node.module == "drover.app":
             assert all(hasattr(app, name.name) for name in node.names)
 
