@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import anyio
 
-OVERTAKEN_ENOUGH = 2  # how often the operator's own commits may send the first car back to its tests
+OVERTAKEN_ENOUGH = 2  # how often commits from elsewhere may send the first car back to its tests
 
 
 @dataclass(eq=False)
@@ -26,7 +26,6 @@ class Car:
     tree: str = ""
     proven: bool = False  # nothing is left to be known before it may land
     landed: bool = False
-    overtaken: int = 0
     tests: anyio.CancelScope | None = None  # of its tests, while they run
 
 
@@ -36,6 +35,7 @@ class Train:
     def __init__(self) -> None:
         self._cars: list[Car] = []
         self._lane: str | None = None
+        self._overtaken = 0  # times the lane moved under the first car; falls with each landing
         self._changed = anyio.Event()
 
     @property
@@ -44,8 +44,8 @@ class Train:
 
     @property
     def pinned(self) -> bool:
-        """Whether the lane should not move by itself now: its first car was overtaken often enough."""
-        return any(car.overtaken >= OVERTAKEN_ENOUGH for car in self._cars)
+        """Whether the lane should stay where it is until the first car has landed: it was overtaken often enough."""
+        return bool(self._cars) and self._overtaken >= OVERTAKEN_ENOUGH
 
     # ------------------------------------------------------------ getting on and off
 
@@ -87,7 +87,7 @@ class Train:
             return
         self._lane = lane_tip
         if self._cars and self._cars[0].tip is not None and self._cars[0].on != lane_tip:
-            self._cars[0].overtaken += 1
+            self._overtaken += 1
         self._straighten()
 
     def landed(self, task_id: str, tip: str) -> None:
@@ -98,6 +98,7 @@ class Train:
             car.landed = car.tip == tip
             car.tip = tip if car.landed else None
         self._lane = tip
+        self._overtaken = max(0, self._overtaken - 1)
         self._straighten()
 
     # ------------------------------------------------------------ standing in line

@@ -181,7 +181,7 @@ async def test_a_red_car_knows_whether_what_it_stood_on_has_landed() -> None:
         assert not await other.fate(before, "a'"), "what it was tested on never was"
 
 
-async def test_a_train_overtaken_often_enough_is_pinned_until_it_has_landed() -> None:
+async def test_a_train_overtaken_often_enough_is_pinned_until_its_first_car_has_landed() -> None:
     train = Train()
     train.board("a")
     for number in range(OVERTAKEN_ENOUGH):
@@ -189,8 +189,10 @@ async def test_a_train_overtaken_often_enough_is_pinned_until_it_has_landed() ->
         couple(train, "a", on=f"lane {number}")
         train.follow(f"lane {number} moved")
     assert train.pinned
-    train.leave("a")
-    assert not train.pinned
+    train.board("b")
+    couple(train, "a", on="lane 9")
+    train.landed("a", "a'")
+    assert not train.pinned, "what waited is taken in between two landings"
 
 
 # ---------------------------------------------------------------- whole runs
