@@ -6,6 +6,7 @@ import ctypes
 import os
 import re
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -14,8 +15,11 @@ import psutil
 from drover.domain.models import ProcessIdentity
 
 MARKER = "DROVER_MARKER"
-LOOKS = 6  # a chain of processes that live 20 ms each slips through one look in four
+# A look at everybody takes longer than some processes live: one that ends meanwhile may leave an heir that
+# was not on the list. So after the first look only newcomers are looked at, which is quick, until there are none.
+LOOKS = 8
 _PROC = Path("/proc")
+_DEAD = (b"Z", b"X")
 _LINUX = sys.platform == "linux"
 
 
@@ -65,23 +69,46 @@ def find_marked(marker: str) -> list[ProcessIdentity]:
     Only processes whose environment this user may read are found. The environment is the one the
     program was started with, so the marker cannot be taken off later, except by another exec.
     """
-    found: dict[int, ProcessIdentity] = {}
+    has_it = _has_marker_proc(marker) if _LINUX else _has_marker_psutil(marker)
+    seen: set[int] = {os.getpid()}
+    found = []
     for _ in range(LOOKS):
-        pids, sure = _marked_proc(marker) if _LINUX else _marked_psutil(marker)
-        found |= {pid: identity for pid in pids if pid != os.getpid() and (identity := identify(pid))}
-        if sure:
+        fresh = set(psutil.pids()) - seen
+        if not fresh:
             break
-    return [identity for identity in found.values() if is_alive(identity)]
+        for pid in fresh:
+            answer = has_it(pid)
+            if answer is not None:
+                seen.add(pid)
+            if answer and (identity := identify(pid)):
+                found.append(identity)
+    return [identity for identity in found if is_alive(identity)]
+
+
+def group_lives(group: int) -> bool:
+    """Whether a process group has a living member. Zombies that nobody buries are none, where that can be told."""
+    if not _LINUX:
+        try:
+            os.killpg(group, 0)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
+    stats = (_stat(pid) for pid in psutil.pids())
+    return any(int(stat[2]) == group and stat[0] not in _DEAD for stat in stats if stat)
 
 
 def _started_proc(pid: int) -> int | None:
-    """Field 22 of /proc/PID/stat: clock ticks between boot and the process's start."""
+    """Field 22: clock ticks between boot and the process's start."""
+    stat = _stat(pid)
+    return None if not stat or stat[0] in _DEAD else int(stat[19])
+
+
+def _stat(pid: int) -> list[bytes]:
+    """/proc/PID/stat from its third field on: the name before it may hold blanks and brackets."""
     try:
-        # The name in field 2 may hold blanks and brackets; nothing after its last bracket does.
-        fields = (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
+        return (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return None
-    return None if not fields or fields[0] in (b"Z", b"X") else int(fields[19])
+        return []
 
 
 def _started_psutil(pid: int) -> int | None:
@@ -94,48 +121,37 @@ def _started_psutil(pid: int) -> int | None:
         return None
 
 
-def _marked_proc(marker: str) -> tuple[list[int], bool]:
-    """Pids, and whether none can be missing.
+def _has_marker_proc(marker: str) -> Callable[[int], bool | None]:
+    """Asks about a pid; None: ask again, it is in the middle of its exec and shows no environment yet.
 
-    One may be: a process that ends between list and look may leave an heir not on the list, and one
-    in the middle of its exec shows no environment for some microseconds (a single look right after a
-    spawn missed 8 of 600 on a loaded machine, this one none).
+    That lasts for microseconds, but a single look right after a spawn missed 8 of 600.
     """
     pattern = re.compile(rb"(?:^|\0)" + _pattern(marker).encode())
-    pids, sure = [], True
-    for entry in _PROC.iterdir():
-        if not entry.name.isdecimal():
-            continue
+
+    def ask(pid: int) -> bool | None:
+        place = _PROC / str(pid)
         try:
-            environment = (entry / "environ").read_bytes()
-            if pattern.search(environment):
-                pids.append(int(entry.name))
-            elif not environment and _has_memory(entry):
-                sure = False
-        except PermissionError:  # another user's
-            continue
-        except OSError:
-            sure = False
-    return pids, sure
+            environment = (place / "environ").read_bytes()
+            if environment:
+                return pattern.search(environment) is not None
+            # Zombies and the kernel's own threads have no memory, and never an environment.
+            return None if (place / "statm").read_bytes().split(b" ", 1)[0] != b"0" else False
+        except OSError:  # it has ended, or is another user's
+            return False
+
+    return ask
 
 
-def _has_memory(entry: Path) -> bool:
-    """False for zombies and the kernel's own threads, which never have an environment."""
-    return (entry / "statm").read_bytes().split(b" ", 1)[0] != b"0"
-
-
-def _marked_psutil(marker: str) -> tuple[list[int], bool]:
+def _has_marker_psutil(marker: str) -> Callable[[int], bool | None]:
     pattern = re.compile(_pattern(marker))
-    pids, sure = [], True
-    for process in psutil.process_iter():
+
+    def ask(pid: int) -> bool | None:
         try:
-            if pattern.match(f"{MARKER}={process.environ().get(MARKER)}"):
-                pids.append(process.pid)
-        except (psutil.AccessDenied, psutil.ZombieProcess):
-            continue
-        except (psutil.NoSuchProcess, OSError):
-            sure = False
-    return pids, sure
+            return pattern.match(f"{MARKER}={psutil.Process(pid).environ().get(MARKER)}") is not None
+        except (psutil.Error, OSError):
+            return False
+
+    return ask
 
 
 def _pattern(marker: str) -> str:

@@ -37,11 +37,11 @@ async def end_marked(marker: str, grace_s: float) -> int:
         met = {str(identity) for identity in first}
         if grace_s > 0:
             await _signal_and_wait(first, signal.SIGTERM, grace_s)
-        with anyio.move_on_after(KILL_S):
+        with anyio.move_on_after(KILL_S) as patience:
             while remaining := find_marked(marker):
                 met.update(str(identity) for identity in remaining)
                 await _signal_and_wait(remaining, signal.SIGKILL, 1.0)
-    if remaining := find_marked(marker):
+    if patience.cancelled_caught:
         pids = ", ".join(str(identity.pid) for identity in remaining)
         raise ProcessesRemain(f"processes {pids} do not end", hint="look at them with `ps -o pid,stat,wchan,cmd`")
     return len(met)

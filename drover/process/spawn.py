@@ -15,9 +15,11 @@ import anyio
 from anyio.abc import ByteReceiveStream, ByteSendStream, Process
 
 from drover.domain.errors import DroverError
+from drover.process.identity import group_lives
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GENTLY_S = 0.5  # git takes its lock files away in its SIGTERM handler; SIGKILL would leave them
+LOOK_AGAIN_S = 0.02
 EOF_S = 2.0  # how long a grandchild that holds the pipes may keep us after its parent has ended
 
 
@@ -134,7 +136,17 @@ async def _bury(process: Process) -> None:
             with anyio.move_on_after(GENTLY_S):
                 await process.wait()
             signal_group(process.pid, signal.SIGKILL)
+            await process.wait()
+            await _group_gone(process.pid)
         await process.aclose()
+
+
+async def _group_gone(group: int) -> None:
+    """Killed is not yet dead: a grandchild ends a moment after its signal."""
+    for _ in range(50):
+        if not group_lives(group):
+            return
+        await anyio.sleep(LOOK_AGAIN_S)
 
 
 def signal_group(group: int, number: int) -> None:

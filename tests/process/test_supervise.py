@@ -180,18 +180,19 @@ async def test_of_too_much_output_beginning_and_end_are_kept_and_the_cut_is_show
 async def test_a_gigabyte_passes_at_pipe_speed_in_flat_memory(
     make_launch: MakeLaunch, watcher: Watcher, what: str
 ) -> None:
-    peak, lag = 0, 0.0
+    peak = 0
+    lags: list[float] = []
     launch = make_launch("sh", "-c", what + "; echo; echo the end")
 
     async def measure() -> None:
-        nonlocal peak, lag
+        nonlocal peak
         await watcher.born.wait()
         assert watcher.identity is not None
         supervisor = psutil.Process(watcher.identity.pid)
         while True:
             before = time.monotonic()
             await anyio.sleep(0.02)
-            lag = max(lag, time.monotonic() - before - 0.02)
+            lags.append(time.monotonic() - before - 0.02)
             try:
                 peak = max(peak, supervisor.memory_info().rss)
             except psutil.NoSuchProcess:
@@ -208,7 +209,7 @@ async def test_a_gigabyte_passes_at_pipe_speed_in_flat_memory(
     assert launch.output_path.read_bytes()[-9:] == b"\nthe end\n"
     assert launch.output_path.stat().st_size < 65 * MIB
     assert 0 < peak < 40 * MIB
-    assert lag < 0.2
+    assert sorted(lags)[len(lags) * 95 // 100] < 0.2
     assert len(watcher.bytes) <= exit.seconds * 20 + 2
 
 
