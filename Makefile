@@ -56,6 +56,9 @@ schema: $(VENV)/.dev ## dump the migrated schemas to tests/golden
 docs: $(VENV)/.dev ## write docs/reference from the program itself
 	$(BIN)/python scripts/generate_docs.py
 
+bench: $(VENV)/.dev ## measure drover beside the floors and DBOS; writes bench.json and docs/performance.md
+	$(BIN)/python -m scripts.bench
+
 sizes: ## the longest files and functions
 	@$(PYTHON) scripts/sizes.py
 

@@ -37,11 +37,15 @@ async def open_backlog(
     workers: int = 8,
     max_attempts: int = 3,
     lease_ms: int = 60_000,
+    name: str = "backlog",
     clock: Clock | None = None,
 ) -> AsyncGenerator[Backlog]:
-    """The backlog at ``url``, made if there is none. Raises :class:`UsageError` for the store of a repository."""
+    """The backlog at ``url``, made if there is none. Raises :class:`UsageError` for the store of a repository.
+
+    On a Postgres server each ``name`` is a backlog of its own; an SQLite file holds one.
+    """
     clock = clock or SystemClock()
-    async with open_store(url, clock=clock, lease_ms=lease_ms, watch=True) as store:
+    async with open_store(url, project_id=name, clock=clock, lease_ms=lease_ms, watch=True) as store:
         await _claim_store(store)
         yield Backlog(store, work, clock, workers=workers, max_attempts=max_attempts)
 

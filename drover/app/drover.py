@@ -59,6 +59,7 @@ def open(
     workers: int = 8,
     max_attempts: int = 3,
     lease_ms: int = 60_000,
+    name: str = "backlog",
     clock: Clock | None = None,
 ) -> AbstractAsyncContextManager[Backlog]: ...
 
@@ -80,7 +81,7 @@ def open(
 
     With ``repo=None`` a backlog at ``url`` without git: ``agent`` is an async function that is given a
     :class:`drover.Job` and returns the task's result as something ``json.dumps`` can write. ``workers``,
-    ``max_attempts`` and ``lease_ms`` are the only flags then.
+    ``max_attempts``, ``lease_ms`` and ``name`` (of this backlog on a Postgres server) are the only flags then.
     """
     if repo is not None:
         if callable(agent):

@@ -1,4 +1,4 @@
-"""How long a person waits for a prompt: start-up, status and list at 100,000 tasks, beside the smallest such program."""
+"""How long a person waits for a prompt: start-up, status and list at 100,000 tasks, beside the smallest program."""
 
 from __future__ import annotations
 

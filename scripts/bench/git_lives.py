@@ -49,7 +49,7 @@ async def project(repo: Path, tasks: int) -> AsyncIterator[Drover]:
 
 
 async def lives(place: Path, files: int, tasks: int, workers: int) -> dict[str, Any]:
-    """Seconds a task, landings a second between the first and the last, milliseconds from claim to the agent's start."""
+    """Seconds a task, landings a second from the first to the last, milliseconds from claim to the agent's start."""
     repo = repository(place, files)
     async with project(repo, tasks) as d:
         began = time.perf_counter()

@@ -1,9 +1,10 @@
-"""Starting a runner in a process of its own, killing it half-way where that is the question, and reading its journal."""
+"""Starting a runner in a process of its own, killing it half-way where that is asked, and reading its journal."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -40,6 +41,7 @@ def crash(program: str, shape: str, *, ms: float, python: str = sys.executable, 
     with tempfile.TemporaryDirectory(prefix="drover-bench-") as place:
         child = _start(program, shape, ms, python, url, place, resume=False)
         before = _kill_at(child, Path(place, "journal"), len(blockers) // 2)
+        completed = _completed(Path(place, "drover.db"))
         again = time.time_ns()
         _wait(_start(program, shape, ms, python, url, place, resume=True), place)
         after = journal.read(Path(place, "journal"))[len(before) :]
@@ -51,9 +53,20 @@ def crash(program: str, shape: str, *, ms: float, python: str = sys.executable, 
     return {
         "first_start_s": (min(line.at for line in begun) - again) / 1e9,
         "all_done_s": (max(line.at for line in finished) - again) / 1e9,
-        "finished_run_again": len(ended & {line.what for line in begun}),
+        "ended_run_again": len(ended & {line.what for line in begun}),  # their results were not committed yet
+        "completed_run_again": len(completed & {line.what for line in begun}),
         "ended_at_kill": len(ended),
     }
+
+
+def _completed(database: Path) -> set[str]:
+    """Tasks of drover whose result was committed before the kill."""
+    if not database.exists():
+        return set()
+    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as db:
+        found = {str(title) for (title,) in db.execute("SELECT title FROM tasks WHERE state = 'completed'")}
+    db.close()
+    return found
 
 
 def _start(

@@ -1,0 +1,199 @@
+"""Measure everything, print every goal with its ratio, write bench.json and docs/performance.md.
+
+usage: python -m scripts.bench [PART ...]
+Parts: engine postgres crash scale quiet command-line git flood. Without any, all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from drover import DroverError
+from scripts.bench import command_line, git_lives, page, quiet, scale, servers
+from scripts.bench.goals import Goal, table
+from scripts.bench.journal import Figures
+from scripts.bench.runner import ROOT, Broken, crash, run
+
+TIMES = 3
+SEED = 1
+FLOOD_MB = 256
+Measures = dict[str, Any]
+
+
+@contextmanager
+def place() -> Iterator[Path]:
+    """A directory that goes again. Large ones are removed by whoever has the time."""
+    made = Path(tempfile.mkdtemp(prefix="drover-bench-"))
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def often(program: str, shape: str, **options: Any) -> Figures:
+    """The run of median duration of several."""
+    runs = sorted((run(program, shape, **options) for _ in range(TIMES)), key=lambda found: found.seconds)
+    return runs[len(runs) // 2]
+
+
+def engine(m: Measures) -> list[Goal]:
+    for shape in ("layered:1000", "indep:1000", "chain:200", "diamond:1000"):
+        m[f"sqlite {shape}"] = often("run_drover.py", shape)._asdict()
+        m[f"floor sqlite {shape}"] = often("floor_sqlite.py", shape)._asdict()
+    m["sqlite diamond:10000"] = run("run_drover.py", "diamond:10000")._asdict()
+    ours, floor = m["sqlite layered:1000"]["seconds"], m["floor sqlite layered:1000"]["seconds"]
+    goals = [
+        Goal("layered 1,000 on SQLite", ours, "s", 2 * floor, "2 × the group-commit floor"),
+        Goal("hop in one process, SQLite", m["sqlite chain:200"]["hop_ms"], "ms", 5, "median"),
+        Goal(
+            "fan-in of 10,000: seconds per task", m["sqlite diamond:10000"]["seconds"] / 10_000 * 1000, "ms",
+            1.5 * m["sqlite diamond:1000"]["seconds"], "1.5 × that of 1,000",
+        ),
+    ]  # fmt: skip
+    if python := servers.dbos():
+        m["dbos sqlite layered:1000"] = run("peer_dbos.py", "layered:1000", python=python)._asdict()
+        theirs = m["dbos sqlite layered:1000"]["seconds"]
+        goals.append(Goal("layered 1,000 against DBOS steps on SQLite", theirs / ours, "×", 10, "faster", True))
+    return goals
+
+
+def postgres(m: Measures) -> list[Goal]:
+    with servers.postgres() as url:
+        if url is None:
+            return []
+        for shape in ("layered:1000", "chain:200"):
+            m[f"floor postgres {shape}"] = often("floor_postgres.py", shape, url=url)._asdict()
+            m[f"postgres {shape}"] = run("run_drover.py", shape, url=url)._asdict()
+            _forget(url)
+        m["hop between processes, postgres, ms"] = quiet.hop_between_processes(url)
+    ours, floor = m["postgres layered:1000"]["seconds"], m["floor postgres layered:1000"]["seconds"]
+    return [
+        Goal("layered 1,000 on Postgres", ours, "s", 2 * floor, "2 × the asyncpg floor"),
+        Goal("hop in one process, Postgres", m["postgres chain:200"]["hop_ms"], "ms", 8, "median"),
+        Goal("hop between processes, Postgres", m["hop between processes, postgres, ms"], "ms", 10, "median"),
+    ]
+
+
+def _forget(url: str) -> None:
+    """Drop what a run has left on the server, so that the next one begins with nothing."""
+
+    async def drop() -> None:
+        import asyncpg  # noqa: PLC0415 - only where there is a Postgres
+
+        db = await asyncpg.connect(url)
+        for row in await db.fetch("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'drover%'"):
+            await db.execute(f'DROP SCHEMA "{row[0]}" CASCADE')
+        await db.close()
+
+    anyio.run(drop)
+
+
+def crashes(m: Measures) -> list[Goal]:
+    m["crash"] = crash("run_drover.py", "layered:1000", ms=10)
+    m["floor crash"] = crash("floor_sqlite.py", "layered:1000", ms=10)
+    if python := servers.dbos():
+        m["dbos crash"] = crash("peer_dbos.py", "layered:1000", ms=10, python=python)
+    ours, floor = m["crash"], m["floor crash"]
+    return [
+        Goal("restart after kill -9: first start", ours["first_start_s"], "s", 0.5, "of the restart"),
+        Goal("restart after kill -9: all done", ours["all_done_s"], "s", 2 * floor["all_done_s"], "2 × the floor"),
+        Goal("completed tasks run again after kill -9", ours["completed_run_again"], "", 0, "none"),
+    ]
+
+
+def backlog(m: Measures) -> list[Goal]:
+    with place() as where:
+        for size in (1_000, 100_000, 1_000_000):
+            m[f"claims {size}"] = anyio.run(scale.claims, where, size)
+        m["adding 10,000, s"] = anyio.run(scale.adding, where)
+    small, large = m["claims 1000"], m["claims 1000000"]
+    return [
+        Goal("claim at 1,000,000 queued", large["claim_ms"], "ms", 1.5 * small["claim_ms"], "1.5 × at 1,000"),
+        Goal("memory of a backlog of 1,000,000", large["rss_mb"] - small["rss_mb"], "MB", 50, "added"),
+        Goal("adding 10,000 tasks", m["adding 10,000, s"], "s", 2, ""),
+    ]
+
+
+def waiting(m: Measures) -> list[Goal]:
+    m["idle share"] = quiet.idle_share()
+    m["hop between processes, sqlite, ms"] = quiet.hop_between_processes()
+    return [
+        Goal("idle cost of a waiting run", m["idle share"] * 100, "%", 0.2, "of a core"),
+        Goal("hop between processes, SQLite", m["hop between processes, sqlite, ms"], "ms", 50, "median"),
+    ]
+
+
+def prompt(m: Measures) -> list[Goal]:
+    with place() as where:
+        m["command line"] = found = command_line.measure(where)
+    least = found["minimal_ms"]
+    return [
+        Goal("drover --version", found["version_ms"], "ms", 1.2 * least, "1.2 × the smallest cyclopts program"),
+        Goal("status --oneline at 100,000", found["status_ms"], "ms", 2 * least, "2 ×"),
+        Goal("first line of list at 100,000", found["list_first_line_ms"], "ms", 3 * least, "3 ×"),
+    ]
+
+
+def lives(m: Measures) -> list[Goal]:
+    with place() as where:
+        m["bare git, 1,000 files, s"] = bare = git_lives.bare(where / "bare", 1_000, 12)
+        m["life, 1 worker"] = one = anyio.run(git_lives.lives, where / "one", 1_000, 12, 1)
+        m["life, 8 workers"] = eight = anyio.run(git_lives.lives, where / "eight", 1_000, 32, 8)
+        m["life, 20,000 files"] = large = anyio.run(git_lives.lives, where / "large", 20_000, 3, 1)
+    faster = one["seconds_a_task"] / eight["seconds_a_task"]
+    return [
+        Goal("whole life with git, 1,000 files", one["seconds_a_task"], "s", 1.3 * bare, "1.3 × bare git"),
+        Goal("8 workers over 1", faster, "×", 3, "on 4 cores", True),
+        Goal("landings", eight["landings_a_second"], "/s", 15, "one lane", True),
+        Goal("20,000 files: claim to agent", large["claim_to_agent_ms"], "ms", 300, "a warm directory"),
+    ]
+
+
+def flood(m: Measures) -> list[Goal]:
+    with place() as where:
+        m["flood, peak MB"] = anyio.run(git_lives.flood, where, 8, FLOOD_MB)
+    return [Goal(f"memory with 8 agents printing {FLOOD_MB} MB each", m["flood, peak MB"], "MB", 80, "")]
+
+
+PARTS: dict[str, Callable[[Measures], list[Goal]]] = {
+    "engine": engine, "postgres": postgres, "crash": crashes, "scale": backlog, "quiet": waiting,
+    "command-line": prompt, "git": lives, "flood": flood,
+}  # fmt: skip
+
+
+def main() -> None:
+    chosen = sys.argv[1:] or list(PARTS)
+    measures: Measures = {}
+    goals: list[Goal] = []
+    seconds: dict[str, float] = {}
+    for name in chosen:
+        began = time.monotonic()
+        print(f"{name} …", file=sys.stderr, flush=True)
+        try:
+            goals += PARTS[name](measures)
+        except (Broken, RuntimeError, OSError, DroverError, subprocess.CalledProcessError) as why:
+            print(f"{name} could not be measured: {why}", file=sys.stderr)
+        seconds[name] = round(time.monotonic() - began, 1)
+    print(table(goals))
+    found = {
+        "versions": servers.versions(), "seed": SEED, "times": TIMES, "seconds": seconds,
+        "goals": [goal.as_dict() for goal in goals], "measures": measures,
+    }  # fmt: skip
+    (ROOT / "bench.json").write_text(json.dumps(found, indent=1) + "\n")
+    if not sys.argv[1:]:
+        page.write(found, ROOT / "docs")
+
+
+if __name__ == "__main__":
+    main()
