@@ -55,10 +55,9 @@ async def show(epic_id: EpicId, /, *, common: Common = NOTHING_SAID) -> None:
     async with opened(common) as drover:
         found = await drover.epic(epic_id)
         tasks = await drover.tasks(epic=found.id)
-        limit = drover.settings.max_attempts
     out = printer_of(common)
     if common.json:
-        out.document({**epic_json(found), "tasks": [task_json(task, max_attempts=limit) for task in tasks]})
+        out.document({**epic_json(found), "tasks": [task_json(task, drover) for task in tasks]})
         return
     out.line(Styled(f"{found.id}  {found.title}", "bold"))
     if found.description:

@@ -34,7 +34,7 @@ async def info(task_id: TaskId, /, *, common: Common = NOTHING_SAID) -> None:
         limit = drover.settings.max_attempts
     out = printer_of(common)
     if common.json:
-        out.document(details_json(details, max_attempts=limit))
+        out.document(details_json(details, drover))
         return
     _print_head(out, details, limit)
     if details.task.description:

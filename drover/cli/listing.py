@@ -50,10 +50,9 @@ async def _list(
     positive(limit, "--limit", most=10**9)
     async with opened(common) as drover:
         tasks = await drover.tasks(statuses=statuses, epic=epic, label=label, limit=limit)
-        attempts = drover.settings.max_attempts
     out = printer_of(common)
     if common.json:
-        out.document([task_json(task, max_attempts=attempts) for task in tasks])
+        out.document([task_json(task, drover) for task in tasks])
     elif tasks:
         print_tasks(out, tasks)
     else:

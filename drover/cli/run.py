@@ -16,6 +16,7 @@ from drover.cli.progress import Progress, of_printer
 from drover.cli.session import opened, printer_of
 from drover.cli.shapes import event_json, resume_json, run_finished_json, task_json
 from drover.cli.summary import print_summary
+from drover.cli.text import counted
 from drover.domain.errors import UsageError
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ async def run(
     out = printer_of(common)
     async with opened(common, workers=workers) as drover:
         if dry_run:
-            _print_plan(out, await drover.plan_run(epic=epic, tasks=asked.tasks), drover.settings.max_attempts)
+            _print_plan(out, drover, await drover.plan_run(epic=epic, tasks=asked.tasks))
             return 0
         return await _drive(drover, out, asked)
 
@@ -229,13 +230,13 @@ def _say_start(out: Printer, drover: Drover, asked: _Asked) -> None:
     workers = asked.workers or settings.workers
     target = asked.target or settings.project.target
     of = f", epic {asked.epic}" if asked.epic else ""
-    out.note(f"{workers} workers, agent {settings.agent}, landing on {target}{of}")
+    out.note(f"{counted(workers, 'worker')}, agent {settings.agent}, landing on {target}{of}")
     out.note("what the agents say: drover logs TASK --follow · stop: Ctrl+C")
 
 
-def _print_plan(out: Printer, tasks: Sequence[Task], max_attempts: int) -> None:
+def _print_plan(out: Printer, drover: Drover, tasks: Sequence[Task]) -> None:
     if out.as_json:
-        out.document([task_json(task, max_attempts=max_attempts) for task in tasks])
+        out.document([task_json(task, drover) for task in tasks])
         return
     if not tasks:
         out.note("nothing to do")

@@ -6,19 +6,18 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from drover.domain.states import State
+from drover.domain.states import TERMINAL, State
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from drover.app import Check, ResumeItem, StatusReport, TaskDetails, TreeNode, WorktreeRow
+    from drover.app import Check, Drover, ResumeItem, StatusReport, TaskDetails, TreeNode, WorktreeRow
     from drover.domain.models import Attempt, Epic, Event, RunReport, StepRecord, Task
 
 Shape = dict[str, object]
 
 
-def task_json(task: Task, *, max_attempts: int, branch: str | None = None, worktree: Path | None = None) -> Shape:
-    """A task. ``max_attempts`` is the setting, for a task that names no number of its own."""
+def task_json(task: Task, drover: Drover, *, branch: str | None = None) -> Shape:
+    """A task of ``drover``'s, whose setting stands in where the task names no number of attempts of its own."""
+    worktree = drover.places.worktree(task.id)
     return {
         "id": task.id,
         "title": task.title,
@@ -34,7 +33,7 @@ def task_json(task: Task, *, max_attempts: int, branch: str | None = None, workt
         "blocked_by": list(task.blocked_by),
         "blocks": list(task.blocks),
         "attempts": attempts_used(task),
-        "max_attempts": task.max_attempts if task.max_attempts is not None else max_attempts,
+        "max_attempts": task.max_attempts if task.max_attempts is not None else drover.settings.max_attempts,
         "executions": task.executions,
         "interruptions": task.interruptions,
         "labels": list(task.labels),
@@ -51,7 +50,7 @@ def task_json(task: Task, *, max_attempts: int, branch: str | None = None, workt
         "completed_at": _time(task.completed_at),
         "last_error": last_error_json(task),
         "branch": branch,
-        "worktree": str(worktree) if worktree else None,
+        "worktree": str(worktree) if worktree.is_dir() else None,
         "landed_commit": task.landed_commit,
     }
 
@@ -69,12 +68,12 @@ def last_error_json(task: Task) -> Shape | None:
     return {"class": error.error_class, "message": error.message, "what_to_do": error.what_to_do}
 
 
-def details_json(details: TaskDetails, *, max_attempts: int) -> Shape:
+def details_json(details: TaskDetails, drover: Drover) -> Shape:
     """``info --json``: the task and everything around it."""
     return {
-        **task_json(details.task, max_attempts=max_attempts, branch=details.branch, worktree=details.worktree),
+        **task_json(details.task, drover, branch=details.branch),
         "attempts_log": [attempt_json(attempt) for attempt in details.attempts],
-        "steps": [step_json(step) for step in details.steps],
+        "steps": steps_json(details.task, details.steps),
         "landings": [
             {
                 "attempt": landing.attempt,
@@ -109,16 +108,28 @@ def attempt_json(attempt: Attempt) -> Shape:
     }
 
 
-def step_json(step: StepRecord) -> Shape:
-    """A step that is on record has its result: no other is."""
-    return {
-        "name": step.name,
-        "state": "completed",
-        "attempt": step.attempt,
-        "started_at": _time(step.started_at),
-        "finished_at": _time(step.finished_at),
-        "result": json.loads(step.result),
-    }
+def steps_json(task: Task, steps: Sequence[StepRecord]) -> list[Shape]:
+    """The steps of the current attempt: those on record with their results, then those still to come."""
+    done: list[Shape] = [
+        {
+            "name": step.name,
+            "state": "completed",
+            "attempt": step.attempt,
+            "started_at": _time(step.started_at),
+            "finished_at": _time(step.finished_at),
+            "result": json.loads(step.result),
+        }
+        for step in steps
+    ]
+    if task.state in TERMINAL:
+        return done
+    names = [name for name in _steps_of_a_life() if name not in {step.name for step in steps}]
+    now = "running" if task.state is State.RUNNING else "pending"
+    unknown: Shape = {"attempt": task.attempt, "started_at": None, "finished_at": None, "result": None}
+    coming: list[Shape] = [
+        {"name": name, "state": "pending" if at else now, **unknown} for at, name in enumerate(names)
+    ]
+    return done + coming
 
 
 def event_json(event: Event) -> Shape:
@@ -174,20 +185,20 @@ def status_json(report: StatusReport) -> Shape:
     }
 
 
-def tree_json(nodes: Sequence[TreeNode], *, max_attempts: int) -> list[Shape]:
+def tree_json(nodes: Sequence[TreeNode], drover: Drover) -> list[Shape]:
     """``status --tree --json``: epics with their tasks, then ``{"epic": null}`` with the tasks of none."""
     return [
         {
             "epic": epic_json(node.epic) if node.epic else None,
-            "tasks": [_branch_json(child, max_attempts) for child in node.children],
+            "tasks": [_branch_json(child, drover) for child in node.children],
         }
         for node in nodes
     ]
 
 
-def _branch_json(node: TreeNode, max_attempts: int) -> Shape:
-    task = task_json(node.task, max_attempts=max_attempts) if node.task else {}
-    children = [_branch_json(child, max_attempts) for child in node.children]
+def _branch_json(node: TreeNode, drover: Drover) -> Shape:
+    task = task_json(node.task, drover) if node.task else {}
+    children = [_branch_json(child, drover) for child in node.children]
     return {**task, "waits_for": list(node.waits_for), "children": children}
 
 
@@ -239,6 +250,12 @@ def worktree_json(row: WorktreeRow) -> Shape:
 
 def check_json(check: Check) -> Shape:
     return {"name": check.name, "level": check.level, "message": check.message, "fix": check.fix}
+
+
+def _steps_of_a_life() -> Sequence[str]:
+    from drover.domain.models import STEPS
+
+    return STEPS
 
 
 def _time(at: int | None) -> str | None:

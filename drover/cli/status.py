@@ -66,9 +66,8 @@ async def _print_tree(epic: str | None, common: Common) -> None:
     out = printer_of(common)
     async with opened(common) as drover:
         nodes = await drover.tree(epic)
-        attempts = drover.settings.max_attempts
     if common.json:
-        out.document(tree_json(nodes, max_attempts=attempts))
+        out.document(tree_json(nodes, drover))
     elif not nodes:
         out.note('no tasks; drover add "…" makes one')
     for node in () if common.json else nodes:

@@ -133,7 +133,7 @@ def _ask(out: Printer, tasks: Sequence[Task]) -> None:
 
 def _print_changed(out: Printer, drover: Drover, what: str, tasks: Sequence[Task]) -> None:
     if out.as_json:
-        out.document([task_json(task, max_attempts=drover.settings.max_attempts) for task in tasks])
+        out.document([task_json(task, drover) for task in tasks])
         return
     out.note(f"{counted(len(tasks), 'task')} {what}" if tasks else "no such tasks")
     print_tasks(out, tasks)

@@ -207,7 +207,7 @@ def _blockers(by: tuple[str, ...]) -> tuple[str, ...]:
 def _say_added(drover: Drover, task: Task, quiet: bool, common: Common) -> None:
     out = printer_of(common)
     if common.json:
-        out.document(task_json(task, max_attempts=drover.settings.max_attempts))
+        out.document(task_json(task, drover))
     elif quiet:
         out.line(task.id)
     else:
@@ -218,7 +218,7 @@ def _say_added(drover: Drover, task: Task, quiet: bool, common: Common) -> None:
 def _say_changed(drover: Drover, task: Task, common: Common) -> None:
     out = printer_of(common)
     if common.json:
-        out.document(task_json(task, max_attempts=drover.settings.max_attempts))
+        out.document(task_json(task, drover))
     else:
         waits = f", waits for {', '.join(task.blocked_by)}" if task.open_blockers else ""
         out.line(task.id, "  ", task.title, "  (", status_word(task.status), waits, ")")

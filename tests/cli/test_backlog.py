@@ -98,7 +98,7 @@ def test_any_title_is_kept_as_it_is_and_shown_in_one_safe_line(cli: Cli, title: 
     assert len(cli("list").out.splitlines()) == 1
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1, max_size=80))
 def test_no_title_breaks_add_or_list(cli: Cli, title: str) -> None:
     answer = cli("add", "--json", "--", title, code=None)

@@ -95,6 +95,9 @@ def test_info_has_the_keys_of_the_contract_and_the_whole_story(seen: Seen, git) 
     behind = cli.json("info", after["behind"])
     assert (behind["status"], behind["stranded"]) == ("blocked", True)
     asks = cli.json("info", after["asks"])
+    states = {step["name"]: step["state"] for step in asks["steps"]}
+    assert (states["prepare_worktree"], states["land"]) == ("completed", "pending")
+    assert asks["worktree"].endswith(asks["id"])
     assert (asks["status"], asks["reason"], asks["until"], asks["attempts"]) == ("waiting", "question", None, 0)
 
 
