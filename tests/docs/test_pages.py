@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from drover.agents import claude, registry
 from drover.settings import load
 from drover.settings.sources import ENVIRONMENT, PROJECT_VARIABLE
 from tests.docs import pages as all_pages
@@ -127,6 +128,16 @@ def test_pages_keep_to_the_width_that_the_house_has(page: Path) -> None:
     text = prose(page)
     long = [line for line in text.splitlines() if len(line) > 120 and not line.startswith("|") and "](" not in line]
     assert long == []
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "how-to" / "configure-agents.md"], ids=name_of)
+def test_every_agent_type_is_listed_with_the_versions_it_was_tried_with(page: Path) -> None:
+    rows = {match[1]: match[0] for match in re.finditer(r"^\| `([a-z]+)` \|.*$", page.read_text(), re.MULTILINE)}
+    for type in registry.names():
+        assert type in rows, f"there is no row for {type}"
+        verified = getattr(registry.find(type), "verified", claude.VERIFIED if type == "claude" else ())
+        for version in filter(None, [verified] if isinstance(verified, str) else verified):
+            assert version in rows[type], f"{type} was tried with {version}"
 
 
 def test_the_reference_is_what_the_program_says() -> None:
