@@ -16,7 +16,7 @@ from anyio.abc import TaskStatus
 
 from drover.agents import registry
 from drover.agents.base import AgentSettings
-from drover.app import doctor, feed, look
+from drover.app import approvals, doctor, feed, look, worktrees
 from drover.app import project as projects
 from drover.app.backlog import LIFE, PLAIN, Backlog, open_backlog
 from drover.app.host import host_name, workers_of
@@ -33,7 +33,7 @@ from drover.engine.tools import Places, Tools
 from drover.engine.workers import Crew, Scope, Stop
 from drover.git.repo import Repo
 from drover.process import current_identity, sole_error
-from drover.settings import Project, Settings, find_project, load
+from drover.settings import HOOKS, Project, Settings, find_project, load
 from drover.store import Store, open_store
 
 
@@ -308,6 +308,7 @@ class Drover:
         run = await self._asked(workers, epic, tasks, target)
         await self._check_agents(run)
         tools = await self.tools(run_id=run.id, stop=stop, target=run.target)
+        await approvals.insist(tools, self.project, *HOOKS)
         crew_workers = workers_of(run, tools.host)
         kept = (await self.store.tasks.counts(run.epic_id))[Status.COMPLETED]
         async with only_one_at_a_time(self.places.state / "start.lock"):
@@ -356,7 +357,7 @@ class Drover:
     # ------------------------------------------------------------ seeing
 
     async def status(self, epic: str | None = None) -> StatusReport:
-        return await look.status(self.store, self.settings, epic)
+        return await look.status(self.store, self.settings, self.places, epic)
 
     async def tree(self, epic: str | None = None) -> list[TreeNode]:
         """Epics, their tasks and sub-tasks, and what each waits for."""
@@ -374,15 +375,31 @@ class Drover:
         return await look.diff(self.store, await self._repository(), self.places, await self.task(id))
 
     async def worktrees(self) -> list[WorktreeRow]:
-        return await look.worktrees(self.store, await self._repository(), self.places)
+        """Every task's worktree on disk: whose, how large, why it is there, and where else its work is."""
+        return await worktrees.list_rows(await self.tools())
 
     async def prune_worktrees(self, *, dry_run: bool = False, everything: bool = False) -> list[WorktreeRow]:
-        """Remove clones whose work is provably landed or saved; the rows that went, or would go.
+        """Remove worktrees whose work has provably landed or is saved; the rows that went, or would go.
 
-        ``everything``: also those of failed and cancelled tasks, whose work is saved on a ref first.
+        ``everything``: also those of failed and cancelled tasks, whose work is saved on a ref first. Runs
+        the ``before_remove`` hook where there is one.
         """
-        repo = await self._repository()
-        return await look.prune_worktrees(self.store, repo, self.places, dry_run=dry_run, everything=everything)
+        tools = await self.tools()
+        if not dry_run:
+            await approvals.insist(tools, self.project, "before_remove")
+        return await worktrees.prune(tools, dry_run=dry_run, everything=everything)
+
+    async def restore_worktree(self, id: str) -> WorktreeRow:
+        """Bring a removed worktree back as it was last saved, until 14 days after its task was finished."""
+        return await worktrees.restore(await self.tools(), await self.task(id))
+
+    async def unapproved_hooks(self) -> dict[str, list[str]]:
+        """Commands, by hook, that the repository's own file supplies and that nobody here has approved yet."""
+        return await approvals.find_unapproved(await self.tools(), self.project)
+
+    async def approve_hooks(self) -> None:
+        """Approve the commands that the repository supplies now; changed ones will have to be approved anew."""
+        await approvals.approve(await self.tools(), self.project)
 
     async def doctor(self, *, fix: bool = False) -> list[Check]:
         """What an unattended night needs, checked; ``fix`` repairs what is safe to."""

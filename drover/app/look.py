@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from pathlib import Path
-
-from anyio import to_thread
 
 from drover.app.readings import (
     Attention,
@@ -17,16 +14,15 @@ from drover.app.readings import (
     StatusReport,
     TaskDetails,
     TreeNode,
-    WorktreeRow,
 )
 from drover.domain.errors import NotFound
 from drover.domain.models import STEPS, Attempt, Landing, Run, RunReport, Task, Worktree
 from drover.domain.states import State, Status
+from drover.engine import space
 from drover.engine.tools import Places
 from drover.git.landing import attempt_ref, wip_ref
 from drover.git.patch import operator_name, patch_between, patch_of_worktree
 from drover.git.repo import Repo
-from drover.git.worktree import list_worktrees, remove_worktree
 from drover.settings import Settings
 from drover.store import Store
 
@@ -36,7 +32,7 @@ EVENTS_SHOWN = 500
 # ---------------------------------------------------------------- status
 
 
-async def status(store: Store, settings: Settings, epic: str | None) -> StatusReport:
+async def status(store: Store, settings: Settings, places: Places, epic: str | None) -> StatusReport:
     """The counts, what is running, what needs a person."""
     epics = await store.epics.list_epics()
     epic_id = (await store.epics.get(epic)).id if epic else None
@@ -50,7 +46,10 @@ async def status(store: Store, settings: Settings, epic: str | None) -> StatusRe
         running=tuple(await _running(store, epic_id)),
         needs_attention=tuple(Attention(task_id=t.id, reason=_attention(t)) for t in waiting if _needs_attention(t)),
         epics=tuple(e for e in epics if epic_id in (None, e.id)),
-        notes=tuple(_notes(waiting, settings.project.target or "the target branch")),
+        notes=(
+            *_notes(waiting, settings.project.target or "the target branch"),
+            *filter(None, [space.find_shortage(places, settings)]),
+        ),
     )
 
 
@@ -157,7 +156,7 @@ def _branch(task: Task, landings: Sequence[Landing], attempts: Sequence[Attempt]
 
 
 async def log_files(store: Store, places: Places, id: str, attempt: int | None) -> list[Path]:
-    """The output files of a task's executions and tests, oldest first."""
+    """The output files of a task's executions, tests and hooks, oldest first."""
     task = await store.tasks.get(id)
     attempts = [a for a in await store.claims.attempts(task.id) if attempt is None or a.attempt == attempt]
     folders = dict.fromkeys(Path(a.log) for a in attempts if a.log)
@@ -166,6 +165,8 @@ async def log_files(store: Store, places: Places, id: str, attempt: int | None) 
     found = [
         f for folder in folders if folder.is_dir() for f in folder.iterdir() if f.suffix in (".log", ".jsonl", ".txt")
     ]
+    fences = {str(a.fence) for a in attempts}
+    found += [f for f in places.hook_logs(task.id).glob("*.log") if f.name.split("-")[0] in fences]
     return sorted((f for f in found if f.stat().st_size), key=lambda f: f.stat().st_mtime_ns)
 
 
@@ -245,7 +246,7 @@ async def _resume_item(store: Store, task: Task) -> ResumeItem | None:
         return item("ask", _attention(task))
     if task.fence == 0:
         return None
-    steps = await store.claims.steps(task.id, task.attempt)
+    steps = [step for step in await store.claims.steps(task.id, task.attempt) if step.name in STEPS]
     attempts = await store.claims.attempts(task.id)
     mine = [a for a in attempts if a.attempt == task.attempt]
     if len(steps) > 1:
@@ -317,72 +318,3 @@ def summary(report: RunReport) -> dict[str, int | float]:
 async def git_user(root: Path) -> str | None:
     """git's user.name for the repository, if it has one."""
     return await operator_name(root)
-
-
-# ---------------------------------------------------------------- the disk
-
-
-async def worktrees(store: Store, repo: Repo, places: Places) -> list[WorktreeRow]:
-    """Every clone on disk: whose, why, how large, and whether it may go."""
-    rows = []
-    for path in list_worktrees(places.worktrees):
-        rows.append(await _worktree_row(store, repo, path))
-    return rows
-
-
-async def _worktree_row(store: Store, repo: Repo, path: Path) -> WorktreeRow:
-    size = await to_thread.run_sync(_size, path)
-    try:
-        task = await store.tasks.get(path.name)
-    except NotFound:
-        return WorktreeRow(
-            path=path,
-            task_id=path.name,
-            status="unknown",
-            why="no such task in this backlog",
-            bytes=size,
-            removable=False,
-        )
-    why, removable, proof = await _fate(store, repo, task)
-    return WorktreeRow(
-        path=path, task_id=task.id, status=task.status.value, why=why, bytes=size, removable=removable, proof=proof
-    )
-
-
-async def _fate(store: Store, repo: Repo, task: Task) -> tuple[str, bool, str]:
-    """Why a task's clone is there, whether it may go, and why nothing is lost with it."""
-    if task.state is State.RUNNING:
-        return "an agent works in it", False, ""
-    if task.landed_at is not None:
-        return "left behind after landing", True, f"landed as {(task.landed_commit or '')[:12]}"
-    if task.state in (State.FAILED, State.CANCELLED):
-        saved = await repo.resolve(wip_ref(task.id, task.attempt))
-        if saved is not None:
-            return f"{task.state.value}; kept to be looked at", False, f"saved on {wip_ref(task.id, task.attempt)}"
-        return f"{task.state.value}; kept to be looked at", False, ""
-    return "its task is not finished", False, ""
-
-
-async def prune_worktrees(
-    store: Store, repo: Repo, places: Places, *, dry_run: bool, everything: bool
-) -> list[WorktreeRow]:
-    """Remove what may go; the rows that went."""
-    gone = []
-    for row in await worktrees(store, repo, places):
-        saved = everything and row.proof != "" and row.status in ("failed", "cancelled")
-        if row.removable or saved:
-            if not dry_run:
-                await remove_worktree(row.path)
-            gone.append(row)
-    return gone
-
-
-def _size(path: Path) -> int:
-    total = 0
-    for folder, _, files in os.walk(path):
-        for name in files:
-            try:
-                total += (Path(folder) / name).lstat().st_blocks * 512
-            except OSError:
-                continue
-    return total

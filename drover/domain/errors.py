@@ -119,6 +119,12 @@ class AgentError(DroverError):
     code = "agent"
 
 
+class NotApproved(DroverError):
+    """The repository supplies commands that nobody has approved on this machine."""
+
+    code = "not_approved"
+
+
 class DiskFull(DroverError):
     """There is no space left on the disk drover writes to."""
 

@@ -137,6 +137,7 @@ class Claim(Frozen):
     fence: int
     worker_id: str
     lease_until: int  # of the store's lease clock, milliseconds
+    first_port: int | None = None  # of the ten ports leased with it
 
     @property
     def task_id(self) -> str:
@@ -308,6 +309,15 @@ class Landed(Frozen):
     target: str
     found: bool = False  # it had landed already; nothing was moved
     empty: bool = False  # nothing to land: the task was allowed to change nothing
+
+
+class Hooked(Frozen):
+    """What became of one of the operator's hooks. ``found``: commands that had succeeded before."""
+
+    hook: str
+    ran: int = 0
+    found: int = 0
+    failed: tuple[str, ...] = ()  # "name: why", of hooks that only warn
 
 
 class Removed(Frozen):

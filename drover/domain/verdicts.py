@@ -33,6 +33,7 @@ class Outcome(StrEnum):
     INTERRUPTED = "interrupted"  # drover stopped it
     VERIFY = "verify"  # the tests failed
     CONFLICT = "conflict"  # the work does not merge
+    HOOK = "hook"  # a command of the operator's around the work failed
     REFUSED = "refused"  # the result holds what may not land
     INTERNAL = "internal"  # drover, git or the disk failed, not the agent
 

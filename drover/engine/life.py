@@ -8,24 +8,27 @@ happen twice, so each one finds before it makes, and says so.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from drover.domain.errors import AttemptFailed
 from drover.domain.models import AgentReport, Commit, Landed, Proof, Published, Removed, Worktree
 from drover.domain.verdicts import WAITS, Completed, Outcome, Parked, Verdict
-from drover.engine import landing, publishing, result, ride, session, workplace
+from drover.engine import hooks, landing, publishing, result, ride, session, workplace
 from drover.engine.steps import Run, step
-from drover.git.worktree import remove_worktree as remove_clone
 
 
 async def live(run: Run) -> Verdict:
     tree = await run(prepare_worktree)
+    await hooks.call(run, "after_create", tree)
+    await hooks.call(run, "before_agent", tree)
     report = await run(let_agent_work, tree)
     if report.outcome in WAITS:
         return Parked(reason=report.outcome, detail=report.question or report.reason, until=report.until)
+    await hooks.call(run, "after_agent", tree)
     commit = await run(commit_changes, tree, report)
     proof = await run(verify, tree, commit)
+    await hooks.call(run, "pre_land", tree, DROVER_COMMIT=commit.oid)
     landed = await run(land, commit, proof)
+    await hooks.call(run, "post_land", tree, DROVER_COMMIT=landed.commit)
+    await hooks.call(run, "before_remove", tree)
     await run(remove_worktree, tree, landed)
     published = await run(publish, landed)
     if not published.done:
@@ -53,6 +56,7 @@ async def let_agent_work(run: Run, tree: Worktree) -> AgentReport:
     if report.outcome in WAITS or report.outcome == Outcome.DONE:
         return report
     await run.tools.store.claims.report(run.claim, report)
+    await hooks.run_hook(run, "after_agent", tree)
     raise AttemptFailed(report.outcome, report.reason or report.summary or "the agent failed", advice=report.advice)
 
 
@@ -77,7 +81,7 @@ async def land(run: Run, commit: Commit, proof: Proof) -> Landed:
 @step
 async def remove_worktree(run: Run, tree: Worktree, landed: Landed) -> Removed:
     """The clone is gone; its work is in the lane. Gone already is as good."""
-    await remove_clone(Path(tree.path))
+    await workplace.remove(run.tools, run.claim.task_id)
     return Removed(path=tree.path)
 
 

@@ -9,7 +9,7 @@ import anyio
 
 from drover.domain.errors import DroverError
 from drover.domain.models import Worker
-from drover.engine import landing
+from drover.engine import keeping, landing
 from drover.engine.lane import target_of
 from drover.engine.tools import Tools
 from drover.git.checkout import finish_publishing
@@ -36,7 +36,9 @@ async def recover(tools: Tools) -> list[str]:
         await clear_stale_locks(tools.repo, [branch_ref(target_of(tools))])
         await finish_publishing(tools.repo)
         await clear_leftovers(tools.places.worktrees)
+        await tools.store.ports.free_lost(tools.host)
         done += await landing.reconcile(tools)
+        done += await keeping.forget_old_work(tools)
     return done
 
 

@@ -68,10 +68,13 @@ def environment(
         "DROVER_WORKTREE": tree.path,
         "DROVER_ROOT": str(tools.repo.root),
         "DROVER_BASE": tree.base,
+        "DROVER_BRANCH": f"drover/{Path(tree.path).name}",  # checked out in the clone
         "DROVER_RUN_ID": tools.run_id,
         # A clone whose .git is gone must not make git find the operator's repository above it.
         "GIT_CEILING_DIRECTORIES": str(tools.places.worktrees),
     }
+    if run.first_port is not None:
+        found["DROVER_PORT"] = str(run.first_port)
     if result is not None:
         found["DROVER_RESULT"] = str(result)
     return found | values

@@ -42,6 +42,7 @@ class Run:
     claim: Claim
     tools: Tools
     recalled: dict[str, StepRecord]
+    first_port: int | None = None  # of the ten that what is started for it may listen on
     lease_until: int = 0
     doing: str = ""  # the name of the step under way
     alive_at: int | None = None  # the agent's last sign of life, unix ms

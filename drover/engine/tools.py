@@ -43,6 +43,10 @@ class Places:
         """Names the work that an attempt began with, from before it was brought onto the attempt's base."""
         return self.worktrees / f".{task_id}.carry"
 
+    def set_up(self, task_id: str) -> Path:
+        """Records of what after_create has done in the clone that is there; goes before the clone does."""
+        return self.worktrees / f".{task_id}.set-up"
+
     def logs(self, task_id: str, fence: int) -> Path:
         """What one execution said."""
         return self.state / "logs" / task_id / str(fence)
@@ -50,6 +54,10 @@ class Places:
     def test_logs(self, task_id: str) -> Path:
         """What the tests said of a task's work."""
         return self.state / "logs" / task_id / "tests"
+
+    def hook_logs(self, task_id: str) -> Path:
+        """What the operator's hooks said; the names of the files begin with the fence of the execution."""
+        return self.state / "logs" / task_id / "hooks"
 
     def marker(self, task_id: str, fence: int | None = None) -> str:
         """What every process of an execution carries in DROVER_MARKER; without a fence, the prefix of all of a task's.

@@ -13,7 +13,7 @@ from drover.domain.errors import AttemptFailed, DiskFull, DroverError, LeaseLost
 from drover.domain.models import Claim, Worker
 from drover.domain.policy import heartbeat_ms
 from drover.domain.verdicts import Completed, Parked, Released, Retry, Verdict, judge
-from drover.engine import publishing, reaper, workplace
+from drover.engine import ports, publishing, reaper, space, workplace
 from drover.engine.life import live
 from drover.engine.steps import Run
 from drover.engine.tools import Tools
@@ -64,6 +64,7 @@ class Crew:
         self._stop = stop
         self._forever = forever
         self._patient = patient  # stays for what waits for a person
+        self._short = False  # of disk space; told once each time
         self._over = anyio.Event()  # nothing is left to do, or the run was told to end
         self.resumed: dict[str, str] = {}  # task → continue or redo, of those taken up again
 
@@ -99,6 +100,13 @@ class Crew:
             await bell.wait(ticket, wait_s)
 
     async def _claim(self, worker: Worker) -> Claim | None:
+        shortage = space.find_shortage(self._tools.places, self._tools.settings)
+        if shortage is not None:
+            if not self._short:
+                log.warning("%s", shortage)
+            self._short = True
+            return None
+        self._short = False
         try:
             return await self._tools.store.claims.claim(
                 worker, epic_id=self._scope.epic_id, task_ids=self._scope.task_ids
@@ -143,7 +151,8 @@ class Crew:
             run = Run(claim, tools, recalled)
             if claim.task.interruptions or recalled:
                 self.resumed[claim.task_id] = "continue" if recalled else "redo"
-            verdict = await self._live_under_lease(run)
+            async with ports.ten(tools, claim) as run.first_port:
+                verdict = await self._live_under_lease(run)
             await self._farewell(claim, verdict)
             return verdict
         except LeaseLost as lost:
@@ -258,10 +267,11 @@ class Crew:
             task = await self._tools.store.tasks.get(claim.task_id)
             if task.fence == claim.fence:  # cancelled, paused or reset; nobody has begun in its place
                 await self._save(claim)
+            await self._tools.store.ports.free(claim)
 
     async def _save(self, claim: Claim) -> None:
         try:
-            await workplace.save(self._tools, claim)
+            await workplace.save(self._tools, claim.task)
         except (DroverError, OSError) as trouble:
             # The clone itself stays where it is, so nothing is lost by this.
             log.warning("%s: no snapshot: %s", claim.task_id, trouble)

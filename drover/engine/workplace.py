@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 from drover.domain.errors import AttemptFailed, GitError, LeaseLost
-from drover.domain.models import Claim, Worktree
+from drover.domain.models import Task, Worktree
 from drover.domain.verdicts import Outcome
-from drover.engine import lane
+from drover.engine import hooks, lane
 from drover.engine.steps import Run
 from drover.engine.tools import Tools
 from drover.git.commit import task_message
@@ -20,6 +21,7 @@ from drover.git.worktree import ensure_worktree, rebase_worktree, remove_worktre
 from drover.process import end_marked
 
 LEFTOVER_GRACE_S = 3.0
+NOTHING = ""  # what a note names when there is no work to begin with
 
 
 async def prepare(run: Run) -> Worktree:
@@ -37,11 +39,12 @@ async def prepare(run: Run) -> Worktree:
     tools.places.worktrees.mkdir(parents=True, exist_ok=True, mode=0o700)
     target = tools.settings.project.target or ""
     if task.fresh and task.attempt == task.first_attempt:
-        await save(tools, run.claim, attempt=max(1, task.attempt - 1))
-        await remove_worktree(path)
+        await _put_away(run)
     elif (carried := await _carried_work(run, path)) is not None:
         conflicts = await _carry(run, path, base, carried)
         return Worktree(path=str(path), base=base, target=target, found=True, conflicts=conflicts)
+    if not path.is_dir():
+        _forget_set_up(tools, task.id)
     found = await ensure_worktree(tools.repo, path, base)
     return Worktree(path=str(path), base=base, target=target, found=found)
 
@@ -57,18 +60,32 @@ async def _prove_base(run: Run, base: str) -> None:
             )
 
 
+async def _put_away(run: Run) -> None:
+    """Save what an earlier generation left, then remove its clone.
+
+    The note keeps a second try from taking the clone that the first one made for that work: saved in its
+    place, it would overwrite the snapshot of the work.
+    """
+    tools, task = run.tools, run.claim.task
+    note = tools.places.carry(task.id)
+    if _read_carry(note, task.attempt) is None:
+        await save(tools, task, attempt=max(1, task.attempt - 1))
+        _write_carry(note, task.attempt, NOTHING)
+    await _discard(run)
+
+
 async def _carried_work(run: Run, path: Path) -> str | None:
     """What an earlier attempt left, as a commit on its base; None when there is nothing to carry."""
     tools, task = run.tools, run.claim.task
-    under_way = _read_carry(tools.places.carry(task.id), task.attempt)
+    note = tools.places.carry(task.id)
+    under_way = _read_carry(note, task.attempt)
+    if under_way is None and path.is_dir():
+        under_way = await save(tools, task) or NOTHING  # nothing in it differs from its base
+        _write_carry(note, task.attempt, under_way)
+    if under_way == NOTHING:
+        await _discard(run)
     if under_way is not None:
-        return under_way
-    if path.is_dir():
-        snapshot = await save(tools, run.claim)
-        if snapshot is not None:
-            return snapshot
-        await remove_worktree(path)  # nothing in it differs from its base
-        return None
+        return under_way or None
     for attempt in range(task.attempt, task.first_attempt - 1, -1):
         if (oid := await tools.repo.resolve(wip_ref(task.id, attempt))) is not None:
             return oid
@@ -86,22 +103,43 @@ async def _carry(run: Run, path: Path, base: str, work: str) -> tuple[str, ...]:
     conflicts = merged.paths if isinstance(merged, Conflicted) else ()
     _write_carry(tools.places.carry(task.id), task.attempt, work)
     if path.is_dir():
+        # What after_create has set up stays: ignored files are not touched by this.
         await rebase_worktree(tools.repo, path, base, tree=merged.tree)
     else:
+        _forget_set_up(tools, task.id)
         await ensure_worktree(tools.repo, path, base, tree=merged.tree)
     return conflicts
 
 
-async def save(tools: Tools, claim: Claim, *, attempt: int | None = None) -> str | None:
+async def _discard(run: Run) -> None:
+    tools, task = run.tools, run.claim.task
+    path = tools.places.worktree(task.id)
+    if path.is_dir():
+        base = await base_of(tools, task) or ""
+        await hooks.run_hook(run, "before_remove", Worktree(path=str(path), base=base, target=lane.target_of(tools)))
+    await remove(tools, task.id)
+
+
+async def remove(tools: Tools, task_id: str) -> None:
+    """The task's clone goes, with the memory of its set-up. Only when what it holds is landed or saved."""
+    _forget_set_up(tools, task_id)
+    await remove_worktree(tools.places.worktree(task_id))
+
+
+def _forget_set_up(tools: Tools, task_id: str) -> None:
+    """Before a clone is made or removed: what after_create did, it did in one clone."""
+    shutil.rmtree(tools.places.set_up(task_id), ignore_errors=True)
+
+
+async def save(tools: Tools, task: Task, *, attempt: int | None = None) -> str | None:
     """The clone's content, tracked and untracked, on the snapshot ref of the attempt; what the ref holds now.
 
     None when the clone is not there or holds nothing that its base does not.
     """
-    task = claim.task
     path = tools.places.worktree(task.id)
     if not path.is_dir():
         return None
-    base = await _base_of(tools, claim)
+    base = await base_of(tools, task)
     if base is None:
         return None
     ref = wip_ref(task.id, attempt or task.attempt)
@@ -118,10 +156,10 @@ async def save(tools: Tools, claim: Claim, *, attempt: int | None = None) -> str
     return saved or await tools.repo.resolve(ref)
 
 
-async def _base_of(tools: Tools, claim: Claim) -> str | None:
+async def base_of(tools: Tools, task: Task) -> str | None:
     """The base of the work in the clone: of the newest attempt that prepared it."""
-    for attempt in range(claim.task.attempt, 0, -1):
-        for record in await tools.store.claims.steps(claim.task_id, attempt):
+    for attempt in range(task.attempt, 0, -1):
+        for record in await tools.store.claims.steps(task.id, attempt):
             if record.name == "prepare_worktree":
                 return Worktree.model_validate_json(record.result).base
     return None

@@ -11,6 +11,7 @@ from drover.git.repo import Identity, RefChange, Repo
 from drover.git.worktree import ensure_worktree
 
 WIP = "refs/drover/wip"
+ATTEMPTS = "refs/drover/attempts"
 
 
 class Snapshot(Frozen):
@@ -21,6 +22,15 @@ class Snapshot(Frozen):
     base: str
     task_id: str
     attempt: int
+    saved_at: int  # unix milliseconds, whole seconds
+
+
+class Kept(Frozen):
+    """A task's work on a ref of drover's: a snapshot, or what an attempt came to."""
+
+    ref: str
+    oid: str
+    task_id: str
     saved_at: int  # unix milliseconds, whole seconds
 
 
@@ -64,6 +74,18 @@ async def list_snapshots(repo: Repo, *, task_id: str | None = None) -> tuple[Sna
             Snapshot(ref=ref, oid=oid, base=base, task_id=task, attempt=int(attempt), saved_at=int(seconds) * 1000)
         )
     return tuple(sorted(snapshots, key=lambda snapshot: (snapshot.task_id, snapshot.attempt)))
+
+
+async def list_kept(repo: Repo, *, task_id: str | None = None) -> tuple[Kept, ...]:
+    """Every snapshot and every attempt's result, or those of one task, the oldest first."""
+    below = [place if task_id is None else f"{place}/{task_id}" for place in (WIP, ATTEMPTS)]
+    form = "--format=%(refname) %(objectname) %(committerdate:unix)"
+    text = await repo.refs_place.line("for-each-ref", form, *below)
+    kept = []
+    for line in text.splitlines():
+        ref, oid, seconds = line.split(" ")
+        kept.append(Kept(ref=ref, oid=oid, task_id=ref.rsplit("/", 2)[1], saved_at=int(seconds) * 1000))
+    return tuple(sorted(kept, key=lambda one: (one.saved_at, one.ref)))
 
 
 async def restore_snapshot(repo: Repo, ref: str, path: Path) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from drover.settings.hooks import HOOKS, HookCommand, HookName, HooksTable, Stage, digest_of
 from drover.settings.model import (
     AgentTable,
+    DiskTable,
     LandingTable,
     LogsTable,
     ProjectTable,
@@ -15,13 +17,20 @@ from drover.settings.sources import load, user_file
 from drover.settings.urls import redact
 
 __all__ = [
+    "HOOKS",
     "AgentTable",
+    "DiskTable",
+    "HookCommand",
+    "HookName",
+    "HooksTable",
     "LandingTable",
     "LogsTable",
     "Project",
     "ProjectTable",
     "Settings",
+    "Stage",
     "VerifyTable",
+    "digest_of",
     "find_project",
     "get_project",
     "load",

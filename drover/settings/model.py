@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from drover.domain.models import Frozen, TestMode, TestScope
 from drover.domain.quantities import format_duration, format_size, parse_duration, parse_size
+from drover.settings.hooks import HooksTable
 from drover.settings.urls import anchor_url, check_url
 
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
@@ -83,6 +84,9 @@ StallTime = Annotated[int, _duration, AfterValidator(_between(100, 7 * DAY, form
 LogSize = Annotated[
     int, BeforeValidator(_written(parse_size, "64M")), AfterValidator(_between(64 * KIB, 100 * GIB, format_size))
 ]
+FloorSize = Annotated[
+    int, BeforeValidator(_written(parse_size, "1G")), AfterValidator(_between(0, 1 << 60, format_size))
+]
 AgentType = Annotated[str, _shaped(r"[a-z0-9][a-z0-9_-]{0,62}", "a name of small letters, digits, - and _")]
 Identifier = Annotated[str, _shaped(r"[a-z0-9][a-z0-9_-]{0,62}", "an id of small letters, digits, - and _")]
 VariableName = Annotated[str, _shaped(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")]
@@ -119,6 +123,12 @@ class LogsTable(Frozen):
     """``[logs]``: bytes kept of each stream of each attempt."""
 
     limit: LogSize = 64 * MIB
+
+
+class DiskTable(Frozen):
+    """``[disk]``: with less than ``floor`` bytes free no new task is started; 0 turns that off."""
+
+    floor: FloorSize = GIB
 
 
 class AgentTable(Frozen):
@@ -159,6 +169,8 @@ class Settings(Frozen):
     verify: VerifyTable = VerifyTable()
     landing: LandingTable = LandingTable()
     logs: LogsTable = LogsTable()
+    disk: DiskTable = DiskTable()
+    hooks: HooksTable = HooksTable()
     agents: Mapping[AgentType, AgentTable] = Field(default_factory=dict)
 
     sources: Mapping[str, str] = Field(default_factory=dict)

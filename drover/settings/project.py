@@ -161,6 +161,14 @@ target = {target}  # the branch that finished tasks land on
 # style = "squash"          # or merge
 # conflict_attempts = 2     # how often an agent is asked to resolve a conflict with the target
 
+# Commands around a task, run in its worktree: one, {{ name = "command" }} side by side, or a list in order.
+# [hooks]
+# after_create = "npm ci"   # also before_agent, after_agent, pre_land, post_land, before_remove
+# timeout = "10m"           # of each command
+
+# [disk]
+# floor = "1G"              # with less space free no new task is started
+
 # One table for each type of agent that needs something.
 # [agents.claude]
 # path = "/usr/local/bin/claude"

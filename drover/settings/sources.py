@@ -42,7 +42,21 @@ _WITHOUT_EFFECT = (
 # What drover itself puts into an agent's environment; an agent may call drover.
 _GIVEN_TO_AGENTS = frozenset(
     f"DROVER_{name}"
-    for name in ("TASK_ID", "EPIC_ID", "ATTEMPT", "WORKTREE", "ROOT", "BASE", "RUN_ID", "RESULT", "MARKER")
+    for name in (
+        "TASK_ID",
+        "EPIC_ID",
+        "ATTEMPT",
+        "WORKTREE",
+        "ROOT",
+        "BASE",
+        "BRANCH",
+        "PORT",
+        "RUN_ID",
+        "RESULT",
+        "MARKER",
+        "HOOK",
+        "COMMIT",
+    )
 )
 
 _AGENT_KEYS = tuple(AgentTable.model_fields)
@@ -191,7 +205,7 @@ def _known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 def _leaves(values: Mapping[str, object], prefix: KeyPath = ()) -> Iterator[tuple[KeyPath, object]]:
     for key, value in values.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and prefix != ("hooks",):  # a hook's table is one value
             yield from _leaves(value, (*prefix, key))
         else:
             yield (*prefix, key), value

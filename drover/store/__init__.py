@@ -15,6 +15,7 @@ from drover.store.epics import Epics
 from drover.store.events import Events
 from drover.store.landings import Landings
 from drover.store.plain import Plain
+from drover.store.ports import Ports
 from drover.store.sqlite import open_sqlite
 from drover.store.tasks import Tasks
 from drover.store.workers import Workers
@@ -33,6 +34,7 @@ class Store:
         self.events = Events(database)
         self.landings = Landings(database, clock)
         self.plain = Plain(database, clock, lease_ms)
+        self.ports = Ports(database, clock)
         self.workers = Workers(database, clock)
 
     @property

@@ -16,6 +16,7 @@ from drover.domain.states import State
 from drover.domain.verdicts import Completed, Failed, Parked, Released, Retry, Stopped, Verdict
 from drover.store.database import Database, Row, Transaction, Value
 from drover.store.events import tell
+from drover.store.ports import lease_block
 from drover.store.rows import attempt_of, step_of, task_of
 from drover.store.tasks import with_edges
 
@@ -69,7 +70,8 @@ class Claims:
                 now=now,
             )
             await _tell(tx, "task.claimed", now, task, worker.id, fence=task.fence, host=worker.host)
-            return Claim(task=task, fence=task.fence, worker_id=worker.id, lease_until=lease_until)
+            port = await lease_block(tx, worker.host, task.id, task.fence, now)
+            return Claim(task=task, fence=task.fence, worker_id=worker.id, lease_until=lease_until, first_port=port)
 
         return await self._database.write(verb)
 
@@ -212,6 +214,7 @@ class Claims:
                 error=columns["error_message"] if isinstance(verdict, Retry | Failed) else None,
                 now=now,
             )
+            await tx.run("free_ports", task_id=claim.task_id, fence=claim.fence)
             if isinstance(verdict, Completed):
                 await tx.run("publish_landing", task_id=claim.task_id, commit_oid=verdict.landed.commit, now=now)
             await _tell_verdict(tx, claim, verdict, now)
@@ -238,6 +241,7 @@ class Claims:
             await tx.run(
                 "end_attempt", task_id=held.task_id, fence=held.fence, outcome="interrupted", error=None, now=now
             )
+            await tx.run("free_ports", task_id=held.task_id, fence=held.fence)
             await tell(
                 tx,
                 "task.rescued",

@@ -1,0 +1,163 @@
+"""The clones on disk: whose they are, which may go and why nothing is lost with them, and how one comes back."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from anyio import to_thread
+
+from drover.app.readings import WorktreeRow
+from drover.domain.errors import GitError, NotFound, WrongState
+from drover.domain.models import Claim, Commit, Task, Worktree
+from drover.domain.states import State
+from drover.engine import hooks, workplace
+from drover.engine.steps import Run
+from drover.engine.tools import Tools
+from drover.git.commit import take_tree
+from drover.git.landing import lane_ref, wip_ref
+from drover.git.snapshot import list_kept, restore_snapshot
+from drover.git.worktree import list_worktrees
+
+NEVER = 2**62
+
+
+class Fate(NamedTuple):
+    """Why a clone is there, whether it may go, and why nothing is lost with it."""
+
+    why: str
+    removable: bool = False
+    proof: str = ""
+
+
+async def list_rows(tools: Tools) -> list[WorktreeRow]:
+    """Every clone on disk. ``removable`` is what ``prune`` would remove; nothing is written for it."""
+    return [await _row(tools, path) for path in list_worktrees(tools.places.worktrees)]
+
+
+async def prune(tools: Tools, *, dry_run: bool, everything: bool) -> list[WorktreeRow]:
+    """Remove clones of landed tasks, with ``everything`` also of failed and cancelled ones; the rows that went.
+
+    Each only when all of it that git would keep has provably landed or is on a ref, which is made now
+    where there is none. Ignored files are not work. With ``dry_run`` nothing is saved or removed.
+    """
+    gone = []
+    for path in list_worktrees(tools.places.worktrees):
+        row = await _row(tools, path)
+        if not (row.removable or (everything and row.proof and row.status in ("failed", "cancelled"))):
+            continue
+        if not dry_run:
+            row = await _row(tools, path, save=True)
+            now = await tools.store.tasks.get(row.task_id)
+            if not row.proof or now.status.value != row.status:  # or taken up again while we looked
+                continue
+            await _run_before_remove(tools, now, path)
+            await workplace.remove(tools, now.id)
+        gone.append(row)
+    return gone
+
+
+async def restore(tools: Tools, task: Task) -> WorktreeRow:
+    """Bring the task's clone back as it was last saved or committed; one that is there stays as it is.
+
+    Raises NotFound when nothing of it is kept (any more), WrongState while a worker has the task.
+    """
+    if task.state is State.RUNNING:
+        raise WrongState(f"{task.id} is at work in its worktree", hint=f"drover info {task.id}")
+    path = tools.places.worktree(task.id)
+    if not path.is_dir():
+        kept = await list_kept(tools.repo, task_id=task.id)
+        if not kept:
+            raise NotFound(f"nothing of {task.id} is kept", hint="work is kept for 14 days after its task was finished")
+        await workplace.remove(tools, task.id)  # what is remembered of the clone before
+        await restore_snapshot(tools.repo, kept[-1].ref, path)
+    return await _row(tools, path)
+
+
+async def _run_before_remove(tools: Tools, task: Task, path: Path) -> None:
+    """The hook outside of a life: nobody holds a lease, and it only warns."""
+    nobody = Claim(task=task, fence=task.fence, worker_id="", lease_until=NEVER)
+    base = await workplace.base_of(tools, task) or ""
+    tree = Worktree(path=str(path), base=base, target=tools.settings.project.target or "")
+    await hooks.run_hook(Run(nobody, tools, {}), "before_remove", tree)
+
+
+async def _row(tools: Tools, path: Path, *, save: bool = False) -> WorktreeRow:
+    size = await to_thread.run_sync(_size, path)
+    try:
+        task = await tools.store.tasks.get(path.name)
+    except NotFound:
+        why = "no such task in this backlog"
+        return WorktreeRow(path=path, task_id=path.name, status="unknown", why=why, bytes=size, removable=False)
+    fate = await _fate(tools, task, path, save=save)
+    return WorktreeRow(
+        path=path,
+        task_id=task.id,
+        status=task.status.value,
+        why=fate.why,
+        bytes=size,
+        removable=fate.removable,
+        proof=fate.proof,
+    )
+
+
+async def _fate(tools: Tools, task: Task, path: Path, *, save: bool) -> Fate:
+    if task.state is State.RUNNING:
+        return Fate("an agent works in it")
+    if task.landed_at is None and task.state not in (State.FAILED, State.CANCELLED):
+        return Fate("its task is not finished")
+    try:
+        proof = await _prove(tools, task, path, save=save)
+    except (GitError, OSError) as trouble:
+        return Fate(f"kept: what it holds cannot be told ({trouble})")
+    if not proof:
+        return Fate("kept: it holds what neither a commit nor a snapshot can hold, or nobody knows its base")
+    if task.landed_at is not None:
+        return Fate("left behind after landing", removable=True, proof=proof)
+    return Fate(f"{task.state.value}; kept to be looked at", proof=proof)
+
+
+async def _prove(tools: Tools, task: Task, path: Path, *, save: bool) -> str:
+    """Where all that the clone holds is, too; empty when that is nowhere. Read from the clone, not from a record."""
+    base = await workplace.base_of(tools, task)
+    if base is None:
+        return ""
+    taken = await take_tree(tools.repo, path, base=base, scratch=tools.places.scratch(f"{task.id}.wip"))
+    if taken.refused:
+        return ""
+    if taken.tree == await tools.repo.tree(base):
+        return f"holds nothing but its base {base[:12]}"
+    if await _has_landed(tools, task, taken.tree):
+        return f"landed as {(task.landed_commit or '')[:12]}"
+    for kept in reversed(await list_kept(tools.repo, task_id=task.id)):
+        if await tools.repo.tree(kept.oid) == taken.tree:
+            return f"saved on {kept.ref}"
+    if save:
+        return f"saved on {wip_ref(task.id, task.attempt)}" if await workplace.save(tools, task) else ""
+    return f"would be saved on {wip_ref(task.id, task.attempt)}"
+
+
+async def _has_landed(tools: Tools, task: Task, tree: str) -> bool:
+    """Whether exactly this tree was committed as the task's result, and the result is in the lane or the target."""
+    records = await tools.store.claims.steps(task.id, task.attempt)
+    commits = [Commit.model_validate_json(r.result) for r in records if r.name == "commit_changes"]
+    if task.landed_commit is None or not any(commit.tree == tree for commit in commits):
+        return False
+    branch = tools.settings.project.target or ""
+    for ref in (lane_ref(branch), f"refs/heads/{branch}"):
+        tip = await tools.repo.resolve(ref)
+        if tip is not None and await tools.repo.is_ancestor(task.landed_commit, tip):
+            return True
+    return False
+
+
+def _size(path: Path) -> int:
+    total = 0
+    for folder, _, files in os.walk(path):
+        for name in files:
+            try:
+                total += (Path(folder) / name).lstat().st_blocks * 512
+            except OSError:
+                continue
+    return total
