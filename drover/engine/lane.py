@@ -34,10 +34,13 @@ async def tip(tools: Tools) -> str:
 
 
 async def take_in(tools: Tools, theirs: str, name: str) -> Lane:
-    """The lane with a fetched commit in it, beside the operator's; ``name`` says in the history whose it is."""
+    """The lane with a fetched commit in it, beside the operator's; ``name`` says in the history whose it is.
+
+    While a train is pinned it is the lane as it was, as with :func:`absorbed`.
+    """
     async with turn(tools):
         lane = await absorbed(tools)
-        if lane.conflicts:
+        if lane.conflicts or tools.train.pinned:
             return lane
         found = await checkout.absorb(
             tools.repo, branch=target_of(tools), lane_tip=lane.tip, identity=tools.identity, at_ms=tools.clock.now(),

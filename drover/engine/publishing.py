@@ -27,7 +27,7 @@ async def publish(tools: Tools, landed: Landed | None = None) -> Published:
         if landed is not None and await _is_out(tools, landed.commit):
             return Published(done=True)  # the one before published for both
         blocked = await _follow(tools)
-    if tools.settings.landing.push is not None:
+    if tools.settings.landing.push is not None and (landed or await tools.store.landings.unpublished()):
         blocked = await _push(tools, patient=landed is None) or blocked
     await _settle_waiting(tools, blocked)
     if landed is None:
@@ -97,32 +97,35 @@ async def _push(tools: Tools, *, patient: bool) -> str:
 
 
 async def _push_over_moves(tools: Tools) -> str:
-    """Push; when somebody else has pushed, take that in, publish and push again."""
+    """Push; when somebody else has pushed, take that in, publish and push again. Why it was not done, if so."""
     branch, name, upstream = lane.target_of(tools), str(tools.settings.landing.push), tools.upstream
     for _ in range(REMOTE_MOVES_WAITED_OUT):
-        if not upstream.asked and (blocked := await _take_in_remote(tools, name, branch)):
+        if not upstream.asked:
+            upstream.tip, upstream.asked = await remote.fetch(tools.repo, name, branch), True
+        old, blocked = upstream.tip, ""
+        if old is not None and not await _holds(tools, branch, old):
+            blocked = await _take_in(tools, old, name)
+        new = (await tools.repo.read_refs([branch_ref(branch)]))[branch_ref(branch)]
+        if new is None or new == old:
             return blocked
-        ref = branch_ref(branch)
-        new = (await tools.repo.read_refs([ref]))[ref]
-        if new is None or new == upstream.tip:
+        if old is not None and not await tools.repo.is_ancestor(old, new):
+            return blocked or f"{branch} does not hold yet what {name} has"
+        upstream.asked = False  # until the outcome is known
+        if await remote.push(tools.repo, name, branch, new=new, old=old):
+            upstream.tip, upstream.asked = new, True
             return ""
-        if upstream.tip is not None and not await tools.repo.is_ancestor(upstream.tip, new):
-            return f"{branch} does not hold what {name} has yet"
-        if await remote.push(tools.repo, name, branch, new=new, old=upstream.tip):
-            upstream.tip = new
-            return ""
-        upstream.asked = False
     return f"others push to {branch} of {name} all the time"
 
 
-async def _take_in_remote(tools: Tools, name: str, branch: str) -> str:
-    """Fetch the remote's branch and merge what is new in it into the lane; why it cannot be published, if so."""
-    upstream = tools.upstream
-    upstream.tip = await remote.fetch(tools.repo, name, branch)
-    upstream.asked = True
-    if upstream.tip is None:
-        return ""
-    found = await lane.take_in(tools, upstream.tip, f"{branch} of {name}")
+async def _holds(tools: Tools, branch: str, commit: str) -> bool:
+    tip = (await tools.repo.read_refs([branch_ref(branch)]))[branch_ref(branch)]
+    return tip is not None and await tools.repo.is_ancestor(commit, tip)
+
+
+async def _take_in(tools: Tools, theirs: str, name: str) -> str:
+    """What others pushed, merged into the lane and published; what is in the way, if something is."""
+    branch = lane.target_of(tools)
+    found = await lane.take_in(tools, theirs, f"{branch} of {name}")
     if found.conflicts:
         return f"what {name} has on {branch} conflicts with what landed in {', '.join(found.conflicts[:8])}"
     async with _door(tools):

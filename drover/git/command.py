@@ -147,7 +147,7 @@ def network_environment(ssh_command: str) -> dict[str, str]:
         return {**found, "GIT_SSH": program}
     command = own or "ssh"
     if "ssh" in os.path.basename(command.split()[0]):  # noqa: PTH119 - the first word of a command line
-        command += " -oBatchMode=yes -oConnectTimeout=20 -oServerAliveInterval=15"
+        command += " -oBatchMode=yes -oConnectTimeout=10 -oServerAliveInterval=15"
     return {**found, "GIT_SSH_COMMAND": command}
 
 

@@ -8,7 +8,7 @@ from drover.git.landing import branch_ref
 from drover.git.repo import Repo, check_ref
 
 NETWORK_S = 300.0  # for one conversation with a remote, a large push included
-LOOK_S = 60.0  # for a question that is answered in one line
+LOOK_S = 30.0  # for a question that is answered in one line
 
 
 class Unreachable(GitError):
