@@ -3,11 +3,13 @@
 Facts observed with 0.61.0. Asked to stop it exits with 0 and no result. After an error its exit code is
 HTTP's status mod 256. A long limit it sleeps out, and says so on its standard error only. Tools that it
 would have to ask about are not offered to the model at all. An empty prompt would destroy its session.
+Beside GEMINI_API_KEY it needs no file; with GOOGLE_GEMINI_BASE_URL it does not sign in unless the operator's
+``~/.gemini/settings.json`` names ``gemini-api-key`` as ``security.auth.selectedType``: settings of ours it
+takes from nowhere but directories that only root can write to.
 """
 
 from __future__ import annotations
 
-import json
 import uuid
 from typing import ClassVar
 
@@ -86,15 +88,6 @@ class Gemini(Talker[GeminiReading]):
         model = ("--model", settings.model) if settings.model else ()
         stream = ("--skip-trust", "--output-format", "stream-json")
         return (*self.program(settings), *stream, *self.allowed(settings), *model, *session, *settings.args)
-
-    def environment(self, job: AgentJob) -> dict[str, str]:
-        """With defaults of our own below the operator's settings: without a chosen way to sign in it would ask."""
-        defaults: dict[str, object] = {"general": {"enableAutoUpdate": False}}
-        if "GEMINI_API_KEY" in job.env:
-            defaults["security"] = {"auth": {"selectedType": "gemini-api-key"}}
-        path = job.log_dir / "gemini-defaults.json"
-        path.write_text(json.dumps(defaults))
-        return super().environment(job) | {"GEMINI_CLI_SYSTEM_DEFAULTS_PATH": str(path)}
 
     def new_session(self) -> str:
         return str(uuid.uuid4())

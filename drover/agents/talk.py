@@ -19,7 +19,7 @@ from drover.process import TooMuchOutput, run
 
 COMPLAINT = 2_000  # of the end of its standard error, where its events do not say why it failed
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "NODE_EXTRA_CA_CERTS")
-_VERSION = re.compile(r"\d+\.\d+\.\d+[\w.-]*")
+_VERSION = re.compile(r"\d+\.\d+\.\d+(?:[-+.]\w+)*")
 
 
 class Talk(Reading):

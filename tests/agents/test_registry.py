@@ -46,7 +46,7 @@ def test_an_unknown_agent_names_those_there_are() -> None:
     with pytest.raises(AgentError, match="there is no agent 'robot'") as caught:
         registry.find("robot")
     assert caught.value.hint is not None
-    assert "claude, command, scripted" in caught.value.hint
+    assert "claude, codex, command" in caught.value.hint
 
 
 def test_a_path_is_split_as_a_shell_splits_words() -> None:

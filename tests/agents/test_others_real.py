@@ -1,0 +1,184 @@
+"""The real Codex, OpenCode, Gemini CLI, Qwen Code and Copilot CLI: run, killed, resumed, limited, refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from drover.agents.base import AgentJob
+from drover.domain.models import AgentReport
+from drover.domain.verdicts import Outcome
+from drover.process import adopt, find_marked
+
+from .conftest import Host, MakeJob
+from .rig import REAL, ModelServer, Real, model_server, plan
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]  # a minute and a half on two cores
+
+# Slow only when it is run for the first time: an agent that forgets the call it was killed in makes it again.
+SLOW = "test -e started || { echo > started; setsid sleep 300 & sleep 300; }; echo SLEPT"
+MakeRealJob = Callable[..., AgentJob]
+
+
+def each(*names: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("real", names or sorted(REAL), indirect=True)
+
+
+@pytest.fixture
+def real(request: pytest.FixtureRequest) -> Real:
+    found = REAL[request.param]
+    if found.missing:
+        pytest.skip(found.missing)
+    return found
+
+
+@pytest.fixture
+def model(tmp_path: Path, real: Real) -> Iterator[ModelServer]:
+    with model_server(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def make_real_job(make_job: MakeJob, real: Real, model: ModelServer) -> MakeRealJob:
+    def make(*turns: dict[str, Any], **more: object) -> AgentJob:
+        env = {**real.env(model.url), "TERM": "dumb", "TMPDIR": "/var/tmp"}
+        job = make_job(plan(real.agent.name, *turns), env=env, settings=real.settings, timeout_s=100.0, **more)
+        real.configure(Path(job.env["HOME"]), model.url)
+        return job
+
+    return make
+
+
+def write(path: str) -> dict[str, Any]:
+    return {"write": {"path": path, "content": "x\n"}}
+
+
+async def in_the_slow_tool(job: AgentJob) -> None:
+    with anyio.fail_after(60):
+        while not (job.worktree / "started").exists():
+            await anyio.sleep(0.02)
+        await anyio.sleep(1.0)  # the call it is in is saved a moment after it began, and nothing tells when
+
+
+def agent_of(host: Host) -> int:
+    """The pid of the agent itself: the supervisor's only child."""
+    supervisor = host.processes[-1].pid
+    return int(Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()[0])
+
+
+@each()
+async def test_a_task_is_done(real: Real, make_real_job: MakeRealJob, model: ModelServer, host: Host) -> None:
+    job = make_real_job(
+        {"say": "Working.", "do": [write("a.txt")]},
+        {"do": [{"sh": "echo $DROVER_TASK_ID > id.txt"}]},
+        {"say": "All done."},
+    )
+    report = await real.agent.work(job, host)
+    assert (report.outcome, report.summary, report.resumed) == (Outcome.DONE, "All done.", "fresh")
+    assert (job.worktree / "a.txt").exists()
+    assert (job.worktree / "id.txt").read_text() == "task-x\n"
+    assert model.turns == [0, 1, 2]
+    assert report.session_id in (host.starts[0][0], *host.sessions)
+    assert report.usage.turns == 3
+    if real.agent.name != "copilot":  # which tells no tokens of a provider of one's own
+        assert (report.usage.input_tokens, report.usage.output_tokens) == (3000, 150)
+    assert find_marked(job.marker) == []
+
+
+@each()
+async def test_killed_in_mid_turn_the_same_session_goes_on(
+    real: Real, make_real_job: MakeRealJob, model: ModelServer, host: Host
+) -> None:
+    turns = ({"do": [write("one.txt")]}, {"do": [{"sh": SLOW}]}, {"do": [write("two.txt")]}, {"say": "All done."})
+    job = make_real_job(*turns)
+    reports: list[AgentReport] = []
+
+    async def go() -> None:
+        reports.append(await real.agent.work(job, host))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(go)
+        await in_the_slow_tool(job)
+        os.kill(agent_of(host), signal.SIGKILL)
+    assert find_marked(job.marker) == []
+    assert reports[0].outcome == Outcome.CRASHED
+    before = model.turns
+    report = await real.agent.work(make_real_job(*turns, session_id=reports[0].session_id), host)
+    assert (report.outcome, report.resumed) == (Outcome.DONE, "continued")
+    assert report.session_id == reports[0].session_id
+    assert (job.worktree / "two.txt").exists()
+    assert before == [0, 1]
+    assert 0 not in model.turns[2:]  # the model was sent what had been done
+
+
+@each()
+async def test_a_session_that_it_does_not_know_is_begun_anew(
+    real: Real, make_real_job: MakeRealJob, model: ModelServer, host: Host
+) -> None:
+    unknown = {"opencode": "ses_dfafaf053ffeU7bRLCfwMfGhZ7"}.get(
+        real.agent.name, "00000000-0000-4000-8000-000000000000"
+    )
+    report = await real.agent.work(make_real_job({"say": "All done."}, session_id=unknown), host)
+    assert (report.outcome, report.resumed) == (Outcome.DONE, "fresh")
+    assert [resumed for _, resumed in host.starts] == ["continued", "fresh"]
+
+
+@each()
+async def test_stopped_at_work_it_leaves_nothing_running(
+    real: Real, make_real_job: MakeRealJob, model: ModelServer, host: Host
+) -> None:
+    job = make_real_job({"do": [{"sh": SLOW}]}, {"say": "All done."})
+    with anyio.fail_after(90):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(real.agent.work, job, host)
+            await in_the_slow_tool(job)
+            tasks.cancel_scope.cancel()
+    exit = adopt(job.log_dir / "exit.json")
+    assert exit is not None
+    assert exit.stopped == "order"
+    assert find_marked(job.marker) == []
+
+
+@each("codex", "gemini")
+async def test_a_usage_limit_is_understood(real: Real, make_real_job: MakeRealJob, host: Host) -> None:
+    preset = {"codex": "codex_usage", "gemini": "gemini_daily"}[real.agent.name]
+    began = time.time()
+    report = await real.agent.work(make_real_job({"say": "x", "fault": {"preset": preset, "times": -1}}), host)
+    assert report.outcome == Outcome.USAGE_LIMIT
+    if real.agent.name == "codex":
+        assert report.until is not None
+        assert began + 3500 < report.until / 1000 < time.time() + 3600  # told to the minute, an hour ahead
+
+
+@each("codex", "copilot", "opencode", "qwen")
+async def test_a_key_that_is_refused_is_told_apart(real: Real, make_real_job: MakeRealJob, host: Host) -> None:
+    fault = {"status": 401, "message": "invalid api key", "times": -1}
+    report = await real.agent.work(make_real_job({"say": "x", "fault": fault}), host)
+    assert report.outcome == Outcome.AUTH
+    assert "sign in" in report.advice
+
+
+@each("codex", "opencode")
+async def test_tokens_of_a_session_that_goes_on_are_not_counted_twice(
+    real: Real, make_real_job: MakeRealJob, host: Host
+) -> None:
+    first = await real.agent.work(make_real_job({"do": [write("a.txt")]}, {"say": "All done."}), host)
+    job = make_real_job({"say": "x"}, session_id=first.session_id, prior_usage=first.usage)
+    again = await real.agent.work(job, host)
+    assert (first.usage.input_tokens, first.usage.output_tokens) == (2000, 100)
+    assert (again.usage.input_tokens, again.usage.output_tokens) == (1000, 50)
+
+
+@each()
+async def test_its_check_knows_its_version(real: Real) -> None:
+    found = await real.agent.check(real.settings)
+    assert found.problem is None
+    assert found.version.split(".")[0].isdecimal()
+    assert not any("unverified" in note for note in found.notes)
