@@ -67,7 +67,8 @@ def test_a_zombie_is_dead(spawn: Spawn) -> None:
 
 
 def test_a_name_with_brackets_and_blanks_does_not_confuse(spawn: Spawn) -> None:
-    script = "import ctypes; ctypes.CDLL(None).prctl(15, b') R 1 (', 0, 0, 0); print(flush=True); import time; time.sleep(60)"
+    rename = "import ctypes, time; ctypes.CDLL(None).prctl(15, b') R 1 (', 0, 0, 0)"
+    script = rename + "; print(flush=True); time.sleep(60)"
     child = spawn(sys.executable, "-c", script)
     assert child.stdout is not None
     child.stdout.readline()
