@@ -73,14 +73,14 @@ class _Reader:
     def __init__(self, out: Printer, *, raw: bool) -> None:
         self._out = out
         self._raw = raw
-        self._tails: dict[Path, _Tail] = {}
+        self._tails: dict[Path, Tail] = {}
         self._last: Path | None = None
 
     def read(self, paths: list[Path]) -> bool:
         """Whether there was anything new."""
         new = False
         for path in paths:
-            tail = self._tails.setdefault(path, _Tail(path))
+            tail = self._tails.setdefault(path, Tail(path))
             while data := tail.read():
                 new = True
                 self._show(path, tail, data)
@@ -95,7 +95,7 @@ class _Reader:
             for line in [] if self._raw else tail.rest():
                 self._show_line(path, line)
 
-    def _show(self, path: Path, tail: _Tail, data: bytes) -> None:
+    def _show(self, path: Path, tail: Tail, data: bytes) -> None:
         if self._raw:
             self._out.raw(data)
             return
@@ -113,7 +113,7 @@ class _Reader:
             self._out.block(said)
 
 
-class _Tail:
+class Tail:
     """What is new in one file. A multi-byte character that is only half there yet is waited for."""
 
     def __init__(self, path: Path) -> None:

@@ -205,7 +205,10 @@ async def _listen(
     stop: StopSignal, out: Printer, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
 ) -> None:
     """The first Ctrl+C, SIGTERM or SIGHUP stops the run gently; a second Ctrl+C, or SIGTERM, at once."""
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: the run is meant to outlive its terminal
+        numbers.append(signal.SIGHUP)
+    with anyio.open_signal_receiver(*numbers) as signals:
         task_status.started()
         asked = False
         async for number in signals:

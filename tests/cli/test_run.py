@@ -181,6 +181,22 @@ def test_a_terminal_that_is_closed_stops_the_run_as_ctrl_c_does(cli: Cli) -> Non
     assert cli.json("info", task)["status"] == "ready"
 
 
+def test_a_run_under_nohup_outlives_its_terminal(cli: Cli) -> None:
+    task = cli.add("Long", "-d", LONG)
+    process = subprocess.Popen(
+        ["nohup", sys.executable, "-m", "drover", "run"],
+        cwd=cli.root, env=child_environment(), start_new_session=True, stdin=subprocess.DEVNULL, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    eventually(lambda: at_work(cli, task), "the agent to be at work")
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=15)
+    assert process.returncode == 130
+    assert "killing" not in err, "the SIGHUP before did not count as the first"
+    assert err.count("stopping") == 1
+
+
 def test_a_reader_of_events_that_leaves_stops_the_run(cli: Cli, start: Start) -> None:
     task = cli.add("Long", "-d", LONG)
     process = start("run", "--json")

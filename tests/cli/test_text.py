@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from drover.cli.logs import Tail
 from drover.cli.output import Printer, Styled
 from drover.cli.text import clean, clean_block, fit, pad, spoken, width
 from drover.cli.words import words_of
@@ -97,6 +99,19 @@ def test_durations_are_spoken_in_two_units(milliseconds: int, text: str) -> None
 
 
 # ---------------------------------------------------------------- an agent's words
+
+
+def test_a_file_is_read_in_pieces_without_breaking_letters_or_keeping_endless_lines(tmp_path: Path) -> None:
+    file = tmp_path / "output.log"
+    file.write_bytes("é\n".encode() * 200_000 + b"x" * (5 << 20) + b"\nafter\nlast")
+    tail, lines = Tail(file), []
+    while data := tail.read():
+        lines += list(tail.lines(data))
+    lines += list(tail.rest())
+    assert lines[:200_000] == ["é"] * 200_000
+    assert [len(line) > 1000 for line in lines[200_000:]] == [True, False, False]
+    assert len(lines[200_000]) < (1 << 20) + 200
+    assert lines[200_001:] == ["after", "last"]
 
 
 def said(**event: object) -> list[str]:
