@@ -15,6 +15,7 @@ from drover.engine.steps import Run
 from drover.engine.tools import Tools
 from drover.engine.workplace import conflict
 from drover.git.landing import (
+    Lease,
     changed_paths,
     check_content,
     find_landed,
@@ -33,10 +34,11 @@ async def land(run: Run, commit: Commit, proof: Proof) -> Landed:
     tools, task_id = run.tools, run.claim.task_id
     if tools.train.find(task_id) is None:
         await tools.reservations.wait_turn(task_id, commit.paths)
+    lease = await _leased(run)
     for _ in range(MOVES_WAITED_OUT):
         if await tools.train.reach_head(task_id):
             async with lane.turn(tools):
-                landed = await _land_once(run, commit, proof)
+                landed = await _land_once(run, commit, proof, lease)
             if landed is not None:
                 tools.train.leave(task_id)
                 return landed
@@ -81,7 +83,16 @@ async def _reconciled(tools: Tools, row: Landing, lane_tip: str) -> list[str]:
     ]
 
 
-async def _land_once(run: Run, commit: Commit, proof: Proof) -> Landed | None:
+async def _leased(run: Run) -> Lease:
+    """The task's lease ref at this claim's fence, which the swap verifies."""
+    task_id = run.claim.task_id
+    try:
+        return await raise_lease(run.tools.repo, task_id, run.claim.fence)
+    except RefMoved as moved:
+        raise LeaseLost(f"{task_id}: a later claim holds {moved.ref}") from moved
+
+
+async def _land_once(run: Run, commit: Commit, proof: Proof, lease: Lease) -> Landed | None:
     """None when somebody else moved the lane first, or when what would land now is another tree than was tested."""
     tools, task, branch = run.tools, run.claim.task, lane.target_of(run.tools)
     old = (await lane.absorbed(tools)).tip
@@ -99,7 +110,6 @@ async def _land_once(run: Run, commit: Commit, proof: Proof) -> Landed | None:
     run.hold()
     await tools.store.landings.intend(run.claim, target=branch, old=old, commit=new, tree=coupled.tree)
     try:
-        lease = await raise_lease(tools.repo, task.id, run.claim.fence)
         await swap_lane(
             tools.repo, branch=branch, old=old, new=new, task_id=task.id, fence=lease.fence, lease_oid=lease.oid
         )
