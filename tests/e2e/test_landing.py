@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -312,3 +314,46 @@ def test_a_remote_that_is_away_stops_nobody_and_gets_it_later(crafty: Project) -
     crafty.drover("run")
     assert crafty.statuses() == {"completed": 2}
     assert crafty.git("--git-dir", str(bare), "rev-parse", "main") == crafty.git("rev-parse", "main")
+
+
+# ---------------------------------------------------------------- deaths and company
+
+
+@pytest.mark.timeout(180)
+def test_a_run_killed_again_and_again_in_its_train_lands_each_once_here_and_there(crafty: Project) -> None:
+    bare = with_remote(crafty)
+    rng = random.Random(3)
+    ids = fill(crafty, [{"title": f"Task {n}", "test_command": "sleep 0.4"} for n in range(8)])
+    kills = 0
+    while crafty.statuses()["completed"] < len(ids):
+        assert kills < 40
+        process = crafty.start("run", "--workers", "4")
+        end = time.monotonic() + rng.uniform(1.5, 3.5)
+        while process.poll() is None and time.monotonic() < end:
+            time.sleep(0.05)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert kills >= 2, "a story without kills proves nothing"
+    assert crafty.landed() == Counter(ids)
+    assert crafty.git("--git-dir", str(bare), "rev-parse", "main") == crafty.git("rev-parse", "main")
+    in_order(crafty)
+    crafty.eventually(lambda: not crafty.living(), "no test and no agent to be alive")
+
+
+@pytest.mark.timeout(180)
+def test_two_runs_with_a_train_each_share_one_lane(crafty: Project) -> None:
+    script = crafty.root.parent / "tests.sh"
+    script.write_text('#!/bin/sh\nsleep 0.3\nfor bad in tasks/*.bad; do [ -e "$bad" ] && exit 1; done\nexit 0\n')
+    script.chmod(0o755)
+    titles = ["BROKEN" if n in (3, 7) else f"Good {n}" for n in range(10)]
+    ids = fill(crafty, [{"title": t, "test_command": str(script), "max_attempts": 1} for t in titles])
+    first, second = crafty.start("run", "--workers", "3"), crafty.start("run", "--workers", "3")
+    assert {first.wait(150), second.wait(150)} <= {0, 3}
+    good = [id for id, title in zip(ids, titles, strict=True) if title != "BROKEN"]
+    assert crafty.landed() == Counter(good)
+    assert crafty.statuses() == {"completed": 8, "failed": 2}
+    for oid, _ in landings(crafty):
+        assert ".bad" not in crafty.git("ls-tree", "-r", "--name-only", oid), "tested as it stands, whoever was faster"
+    in_order(crafty)
