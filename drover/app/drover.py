@@ -196,6 +196,12 @@ class Drover:
         wanted = [Status(s) for s in statuses]
         return await self.store.tasks.list_tasks(statuses=wanted, epic_id=epic, label=label, limit=limit)
 
+    def pages(
+        self, *, statuses: Collection[Status | str] = (), epic: str | None = None, label: str | None = None
+    ) -> AsyncIterator[list[Task]]:
+        """What :meth:`tasks` returns, a page at a time: of a large backlog the first is there at once."""
+        return self.store.tasks.pages(statuses=[Status(s) for s in statuses], epic_id=epic, label=label)
+
     async def add_epic(self, title: str, description: str = "") -> Epic:
         return await self.store.epics.add(title, description, by=await self._operator())
 

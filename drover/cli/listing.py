@@ -48,14 +48,19 @@ async def _list(
     statuses: Sequence[str], epic: str | None, label: str | None, limit: int | None, common: Common
 ) -> None:
     positive(limit, "--limit", most=10**9)
+    out, printed = printer_of(common), 0
     async with opened(common) as drover:
-        tasks = await drover.tasks(statuses=statuses, epic=epic, label=label, limit=limit)
-    out = printer_of(common)
-    if common.json:
-        out.document([task_json(task, drover) for task in tasks])
-    elif tasks:
-        print_tasks(out, tasks)
-    else:
+        if common.json:
+            tasks = await drover.tasks(statuses=statuses, epic=epic, label=label, limit=limit)
+            out.document([task_json(task, drover) for task in tasks])
+            return
+        async for page in drover.pages(statuses=statuses, epic=epic, label=label):
+            shown = page if limit is None else page[: limit - printed]
+            print_tasks(out, shown)
+            printed += len(shown)
+            if printed == limit:
+                break
+    if not printed:
         out.note("no such tasks" if statuses or epic or label else 'no tasks; drover add "…" makes one')
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import random
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence, Set
-from itertools import islice
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from drover.domain import graph
@@ -23,6 +22,19 @@ from drover.store.events import tell
 from drover.store.rows import task_of
 
 ID_TRIES_PER_LENGTH = 8
+FIRST_PAGE, PAGE = 200, 5_000
+# The stored states that can read as a status.
+_STORED: dict[Status, tuple[State, ...]] = {
+    Status.READY: (State.QUEUED, State.WAITING),
+    Status.BLOCKED: (State.QUEUED, State.WAITING),
+    Status.WAITING: (State.WAITING,),
+    Status.CLAIMED: (State.RUNNING,),
+    Status.IN_PROGRESS: (State.RUNNING,),
+    Status.PAUSED: (State.PAUSED,),
+    Status.COMPLETED: (State.COMPLETED,),
+    Status.FAILED: (State.FAILED,),
+    Status.CANCELLED: (State.CANCELLED,),
+}
 
 
 class Outlook(NamedTuple):
@@ -66,14 +78,34 @@ class Tasks:
     ) -> list[Task]:
         """Tasks in the order they were added; filters that are empty let everything through."""
 
-        async def verb(tx: Transaction) -> list[Task]:
-            tasks = await load_tasks(tx, epic_id, self._clock.now())
-            chosen = (
-                t for t in tasks if (not statuses or t.status in statuses) and (label is None or label in t.labels)
-            )
-            return list(islice(chosen, limit))
+        found: list[Task] = []
+        async for page in self.pages(statuses=statuses, epic_id=epic_id, label=label):
+            found += page
+            if limit is not None and len(found) >= limit:
+                return found[:limit]
+        return found
 
-        return await self._database.read(verb)
+    async def pages(
+        self, *, statuses: Collection[Status] = (), epic_id: str | None = None, label: str | None = None
+    ) -> AsyncIterator[list[Task]]:
+        """What :meth:`list_tasks` lists, a page at a time, so that the first comes at once. Each page is a reading."""
+        states = json.dumps(sorted({s for status in statuses for s in _STORED[status]})) if statuses else None
+        after: str | None = None
+        size = FIRST_PAGE
+        while True:
+
+            async def verb(tx: Transaction, after: str | None = after, size: int = size) -> list[Task]:
+                epic = await resolve_epic(tx, epic_id) if epic_id else None
+                return await _load_page(
+                    tx, self._clock.now(), after=after, epic_id=epic, states=states, label=label, page=size
+                )
+
+            tasks = await self._database.read(verb)
+            if chosen := [t for t in tasks if not statuses or t.status in statuses]:
+                yield chosen
+            if len(tasks) < size:
+                return
+            after, size = tasks[-1].id, PAGE
 
     async def counts(self, epic_id: str | None = None) -> dict[Status, int]:
         """How many tasks read as each status."""
@@ -555,6 +587,34 @@ async def with_edges(tx: Transaction, row: Row, now: int, *, stranded: Set[str] 
 
 async def _stranded(tx: Transaction) -> Set[str]:
     return {str(r["id"]) for r in await tx.all("list_stranded")}
+
+
+async def _load_page(
+    tx: Transaction,
+    now: int,
+    *,
+    after: str | None,
+    epic_id: str | None,
+    states: str | None,
+    label: str | None,
+    page: int,
+) -> list[Task]:
+    rows = await tx.all("list_tasks_page", after=after, epic_id=epic_id, states=states, label=label, page=page)
+    edges: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for edge in await tx.all("list_edges_among", ids=json.dumps([row["id"] for row in rows])) if rows else ():
+        edges[str(edge["id"]), str(edge["kind"])].append(str(edge["other"]))
+    stranded = await _stranded(tx) if any(row["open_blockers"] for row in rows) else frozenset()
+    return [
+        task_of(
+            row,
+            now=now,
+            labels=edges.get((str(row["id"]), "label"), ()),
+            blocked_by=edges.get((str(row["id"]), "blocker"), ()),
+            blocks=edges.get((str(row["id"]), "dependent"), ()),
+            stranded=row["id"] in stranded,
+        )
+        for row in rows
+    ]
 
 
 async def load_tasks(tx: Transaction, epic_id: str | None, now: int) -> list[Task]:
