@@ -7,8 +7,8 @@ import re
 import secrets
 
 ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
-_HIERARCHICAL = re.compile(r"^(task-[a-z0-9]+(?:\.\d+)*)\.(\d+)$")
-_ID = re.compile(r"^(task|epic|plan|run)-[a-z0-9]+(\.\d+)*$")
+_HIERARCHICAL = re.compile(r"(task-[a-z0-9]+(?:\.[0-9]+)*)\.([0-9]+)")
+_ID = re.compile(r"(task|epic|plan|run)-[a-z0-9]+(\.[0-9]+)*")
 
 
 def new_id(kind: str, length: int = 4, rng: random.Random | None = None) -> str:
@@ -24,10 +24,10 @@ def new_token(length: int = 10) -> str:
 
 def is_id(text: str) -> bool:
     """Whether ``text`` has the form of an id (not whether it exists)."""
-    return _ID.match(text) is not None
+    return _ID.fullmatch(text) is not None
 
 
 def split_subtask(task_id: str) -> tuple[str, int] | None:
     """``task-k3f9.2`` → (``task-k3f9``, 2); None for a task without a parent."""
-    match = _HIERARCHICAL.match(task_id)
+    match = _HIERARCHICAL.fullmatch(task_id)
     return (match[1], int(match[2])) if match else None

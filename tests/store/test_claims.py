@@ -364,14 +364,17 @@ SETTLED: dict[str, tuple[Verdict, dict[str, Any], str | None]] = {
         Parked(reason="rate_limit", detail="d", until=NOW + 5),
         {"state": "waiting", "reason": "rate_limit", "detail": "d", "due_at": NOW + 5}, "done",
     ),
-    "parked for an event": (Parked(reason="question"), {"state": "waiting", "reason": "question", "detail": ""}, "done"),
+    "parked for an event": (
+        Parked(reason="question"), {"state": "waiting", "reason": "question", "detail": ""}, "done",
+    ),
     "parked by trouble": (
         Parked(reason="internal", until=NOW + 5),
         {"state": "waiting", "reason": "internal", "detail": "", "due_at": NOW + 5, "troubles": 1}, "done",
     ),
     "retried later": (
         Retry(**_broken, until=NOW + 5),
-        {"state": "waiting", "reason": "backoff", "due_at": NOW + 5, "attempt": 2, "failures": 1, "error": ERROR}, "failed",
+        {"state": "waiting", "reason": "backoff", "due_at": NOW + 5, "attempt": 2, "failures": 1, "error": ERROR},
+        "failed",
     ),
     "retried at once": (Retry(**_broken, until=NOW), {"attempt": 2, "failures": 1, "error": ERROR}, "failed"),
     "retried for a conflict": (
