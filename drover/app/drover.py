@@ -115,6 +115,7 @@ async def _open_project(
         store = await stack.enter_async_context(
             open_store(
                 settings.store_url(project.root),
+                project_id=settings.project.id,
                 clock=clock,
                 lease_ms=settings.claim_timeout_ms,
                 watch=True,

@@ -32,7 +32,7 @@ async def events(
         page = await store.events.page(after=seen, task_id=task_id, epic_id=epic_id, since=since, until=until)
         for event in page:
             seen = event.seq
-            if not types or event.type in types or event.type.split(".", 1)[-1] in types:
+            if not types or event.type in types or event.type in {f"task.{word}" for word in types}:
                 yield event
                 told += 1
                 if told == limit:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from drover.domain.models import Task
 
 WORK_S = 60.0  # the longest the demonstration waits for something to happen
+PATIENCE_S = 15.0  # … for the agent to have written something
 GIT_ENVIRONMENT = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
 
 
@@ -146,9 +147,9 @@ async def _wait_for_work(drover: Drover, task_id: str) -> None:
     import anyio
 
     worktree = drover.places.worktree(task_id)
-    before = {path.name for path in worktree.iterdir()}
-    while {path.name for path in worktree.iterdir()} <= before:  # noqa: ASYNC110 - another process's file rings no bell
-        await anyio.sleep(0.05)
+    with anyio.move_on_after(PATIENCE_S):  # a real agent may take its time, and is killed wherever it is then
+        while not any((worktree / name).exists() for name in ("b.md", "c.md")):  # noqa: ASYNC110 - rings no bell
+            await anyio.sleep(0.05)
 
 
 async def _must_not_end(process: Process) -> None:

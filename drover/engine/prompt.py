@@ -50,9 +50,11 @@ def follow_up(task: Task, tree: Worktree, *, interrupted: bool) -> str:
         )
     if tree.conflicts:
         return _conflict(tree) + "\n"
+    # The operator may have changed the task since the session began.
+    reads = f"The task now reads:\n\n# Task {task.id}: {task.title}\n\n{task.description.strip()}".rstrip() + "\n"
     if task.error is not None:
-        return _last_error(task) + "\n"
-    return "Go on with the task and finish it.\n"
+        return f"{_last_error(task)}\n\n{reads}"
+    return f"Go on with the task and finish it. {reads}"
 
 
 def _terms(task: Task, test_command: str | None) -> str:

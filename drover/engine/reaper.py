@@ -55,7 +55,9 @@ async def patrol(tools: Tools) -> None:
 async def rescue_from_dead(tools: Tools, host: str) -> list[str]:
     """Claims of this host's dead workers are queued again, their attempts given back."""
     workers = await tools.store.workers.list_workers()
-    dead = [w for w in workers if w.host == host and _dead(w)]
+    # A SQLite file has one machine: a worker of another boot is dead there, whatever the machine is called now.
+    rebooted = [w for w in workers if tools.local_lease_clock and w.process.boot_id != boot_id()]
+    dead = [w for w in workers if w in rebooted or (w.host == host and _dead(w))]
     if not dead:
         return []
     ids = {w.id for w in dead}

@@ -109,7 +109,10 @@ class Crew:
         self._short = False
         try:
             return await self._tools.store.claims.claim(
-                worker, epic_id=self._scope.epic_id, task_ids=self._scope.task_ids
+                worker,
+                epic_id=self._scope.epic_id,
+                task_ids=self._scope.task_ids,
+                agent=self._tools.settings.agent,
             )
         except (StoreUnavailable, DiskFull) as trouble:
             log.warning("no claim can be made now: %s", trouble.message)
@@ -136,7 +139,9 @@ class Crew:
             while claim is not None:
                 verdict = await self._attend(claim)
                 again = isinstance(verdict, Retry) and verdict.charge != "attempt" and not self._over.is_set()
-                claim = await self._tools.store.claims.claim(worker, task_ids=[claim.task_id]) if again else None
+                agent = self._tools.settings.agent
+                claims = self._tools.store.claims
+                claim = await claims.claim(worker, task_ids=[claim.task_id], agent=agent) if again else None
         finally:
             self._tools.reservations.release(first.task_id)
 
@@ -149,8 +154,8 @@ class Crew:
         try:
             recalled = await tools.store.claims.recall(claim)
             run = Run(claim, tools, recalled)
-            if claim.task.interruptions or recalled:
-                self.resumed[claim.task_id] = "continue" if recalled else "redo"
+            if (taken_up := await self._taken_up(claim)) is not None:
+                self.resumed[claim.task_id] = taken_up
             async with ports.ten(tools, claim) as run.first_port:
                 verdict = await self._live_under_lease(run)
             await self._farewell(claim, verdict)
@@ -167,6 +172,16 @@ class Crew:
                 await self._give_back(claim)
             raise
         return None
+
+    async def _taken_up(self, claim: Claim) -> str | None:
+        """Whether the last execution was cut off, and if so whether this one goes on with it or does it again."""
+        if not claim.task.interruptions:
+            return None
+        earlier = [a for a in await self._tools.store.claims.attempts(claim.task_id) if a.fence < claim.fence]
+        if not earlier or earlier[-1].outcome not in (None, "interrupted"):
+            return None
+        finished = await self._tools.store.claims.steps(claim.task_id, claim.task.attempt)
+        return "continue" if earlier[-1].session_id or len(finished) > 1 else "redo"
 
     async def _live_under_lease(self, run: Run) -> Verdict:
         """The verdict of the life; an ordinary exception is judged. Cancelled when the lease is lost."""
