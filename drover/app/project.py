@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -51,9 +52,9 @@ async def init(path: Path) -> Initialised:
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "project"
     write_project_file(repo.root, name=name, project_id=f"{slug}-{new_token(6)}", target=branch)
     _exclude(repo.git_dir / "info" / "exclude", "/.drover/")
-    settings = load(repo.root, environ={}, flags={})
+    settings = load(repo.root, environ=os.environ, flags={})
     target = settings.project.target or branch
-    async with open_store(project.database_url):
+    async with open_store(settings.store_url(repo.root), project_id=settings.project.id):
         pass  # opened, so made and migrated
     notes = [f"{limit.what}: {limit.why}" for limit in limits]
     if target != branch:
