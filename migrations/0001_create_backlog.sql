@@ -114,7 +114,7 @@ CREATE TABLE task_labels (
     task_id text NOT NULL REFERENCES tasks (id),
     label text NOT NULL,
     PRIMARY KEY (task_id, label)
-);
+) /*pg: */ WITHOUT ROWID /*:pg*/;
 CREATE INDEX task_labels_by_label ON task_labels (label);
 
 -- task_id waits until blocker_id has landed. kind: asked for, a sub-task of it, or the sub-task before it.
@@ -125,7 +125,7 @@ CREATE TABLE blockers (
     created_at bigint NOT NULL,
     PRIMARY KEY (task_id, blocker_id),
     CHECK (task_id <> blocker_id)
-);
+) /*pg: */ WITHOUT ROWID /*:pg*/;
 CREATE INDEX blockers_by_blocker ON blockers (blocker_id);
 
 -- One row a claim: what one execution of a task came to.
@@ -155,7 +155,7 @@ CREATE TABLE attempts (
     log text,
     base text,
     PRIMARY KEY (task_id, fence)
-);
+) /*pg: */ WITHOUT ROWID /*:pg*/;
 CREATE INDEX attempts_open ON attempts (host) WHERE ended_at IS NULL;
 
 -- A completed step and its result. A second completion of the same step is refused by the key.

@@ -9,6 +9,7 @@ from drover.domain.models import Event
 from drover.store.database import Database, Row, Transaction, Value
 
 PAGE = 500
+_as_json = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make an encoder for every event
 
 
 async def tell(
@@ -33,7 +34,7 @@ async def tell(
         attempt=attempt,
         worker=worker,
         host=host,
-        data=json.dumps(data or {}, ensure_ascii=False),
+        data=_as_json(data or {}),
     )
 
 

