@@ -187,8 +187,7 @@ class Tasks:
                 if new.key is not None:
                     keys[new.key] = ids[-1]
             tx.ring()
-            stranded = await _stranded(tx)
-            return [await get_task(tx, id, now, stranded=stranded) for id in ids]
+            return await _load_these(tx, ids, now)
 
         return await self._database.write(verb)
 
@@ -584,17 +583,19 @@ async def _stranded(tx: Transaction) -> Set[str]:
     return {str(r["id"]) for r in await tx.all("list_stranded")}
 
 
-async def _load_page(
-    tx: Transaction,
-    now: int,
-    *,
-    after: str | None,
-    epic_id: str | None,
-    states: str | None,
-    label: str | None,
-    page: int,
-) -> list[Task]:
-    rows = await tx.all("list_tasks_page", after=after, epic_id=epic_id, states=states, label=label, page=page)
+async def _load_page(tx: Transaction, now: int, **which: Value) -> list[Task]:
+    return await _with_their_edges(tx, await tx.all("list_tasks_page", **which), now)
+
+
+async def _load_these(tx: Transaction, ids: Sequence[str], now: int) -> list[Task]:
+    found: dict[str, Task] = {}
+    for at in range(0, len(ids), PAGE):
+        rows = await tx.all("list_tasks_among", ids=json.dumps(ids[at : at + PAGE]))
+        found |= {task.id: task for task in await _with_their_edges(tx, rows, now)}
+    return [found[id] for id in ids]
+
+
+async def _with_their_edges(tx: Transaction, rows: Sequence[Row], now: int) -> list[Task]:
     edges: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for edge in await tx.all("list_edges_among", ids=json.dumps([row["id"] for row in rows])) if rows else ():
         edges[str(edge["id"]), str(edge["kind"])].append(str(edge["other"]))

@@ -9,6 +9,10 @@ SELECT * FROM tasks
         OR EXISTS (SELECT 1 FROM task_labels WHERE task_id = tasks.id AND label = :label))
  ORDER BY number LIMIT :page;
 
+-- name: list_tasks_among
+SELECT * FROM tasks
+ WHERE id IN (SELECT /*pg: json_array_elements_text(CAST(:ids AS json)) */ value FROM json_each(:ids) /*:pg*/);
+
 -- name: list_edges_among
 -- Labels, blockers and dependents of the tasks of a JSON list.
 SELECT task_id AS id, 'label' AS kind, label AS other FROM task_labels
