@@ -20,7 +20,16 @@ from pydantic import BaseModel, ValidationError
 from drover.cli import main as drover
 from drover.cli.commands import build
 from drover.domain.quantities import format_duration, format_size
-from drover.settings import AgentTable, LandingTable, LogsTable, ProjectTable, Settings, VerifyTable
+from drover.settings import (
+    AgentTable,
+    DiskTable,
+    HooksTable,
+    LandingTable,
+    LogsTable,
+    ProjectTable,
+    Settings,
+    VerifyTable,
+)
 from drover.settings.sources import ENVIRONMENT
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -53,6 +62,14 @@ MEANINGS = {
     "landing.parallel": "How many results may be tested at the same time.",
     "landing.push": "A remote that the target branch is pushed to; then `completed` means that it is there, too.",
     "logs.limit": "How much is kept of each stream of each execution; of what is longer, the beginning and the end.",
+    "disk.floor": "With less space free no new task is started; those at work go on. `0` turns it off.",
+    "hooks.after_create": "When a task's worktree has been made, before anything works in it.",
+    "hooks.before_agent": "Before the agent of an attempt begins.",
+    "hooks.after_agent": "When the agent has ended, well or badly. What it changes is taken with the work.",
+    "hooks.pre_land": "Before a tested result lands.",
+    "hooks.post_land": "When a result has landed.",
+    "hooks.before_remove": "Before a worktree is removed.",
+    "hooks.timeout": "The longest each of these commands may take, unless it names its own.",
     "agents.TYPE.path": "Its program. Unset: found on the PATH.",
     "agents.TYPE.args": "Words added to its command line.",
     "agents.TYPE.model": "The model it is asked to use.",
@@ -66,6 +83,8 @@ TABLES: tuple[tuple[str, type[BaseModel]], ...] = (
     ("verify", VerifyTable),
     ("landing", LandingTable),
     ("logs", LogsTable),
+    ("disk", DiskTable),
+    ("hooks", HooksTable),
     ("agents.TYPE", AgentTable),
 )
 TOO_MUCH = ("99999d", "99999T", 10**9)
@@ -190,6 +209,8 @@ def _kind(model: type[BaseModel], name: str) -> str:
     for annotation in (field.annotation, *get_args(field.annotation)):
         if get_origin(annotation) is Literal:
             return ", ".join(f"`{choice}`" for choice in get_args(annotation))
+    if model is HooksTable and not name.endswith("_ms"):
+        return "a command, a table of them side by side, or a list in order"
     if get_origin(field.annotation) is tuple:
         return "a list of texts"
     if name == "set":
@@ -210,7 +231,7 @@ def _default(model: type[BaseModel], name: str) -> str:
     value = field.get_default(call_default_factory=True)
     if name.endswith("_ms"):
         return f"`{format_duration(value)}`"
-    if name == "limit":
+    if name in ("limit", "floor"):
         return f"`{format_size(value)}`"
     if value in (None, "", (), {}):
         return "unset"

@@ -125,9 +125,14 @@ class Printer:
         if not self.as_json:
             self.err.write(clean(text) + "\n")
 
+    @property
+    def can_ask(self) -> bool:
+        """Whether a person is there to answer."""
+        return not self.as_json and sys.stdin.isatty() and self.err.isatty()
+
     def confirm(self, what: str) -> None:
         """Ask whether to do that; raises UsageError where nobody can answer, and when the answer is not yes."""
-        if self.as_json or not (sys.stdin.isatty() and self.err.isatty()):
+        if not self.can_ask:
             raise UsageError(f"this would {clean(what)}", hint="add -y if that is meant")
         self.err.write(f"{clean(what)}? [y/N] ")
         self.err.flush()

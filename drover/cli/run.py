@@ -35,6 +35,9 @@ WaitOption = Annotated[bool, option("--wait", help="Stay for what waits for a pe
 ForeverOption = Annotated[bool, option("--forever", help="Go on serving a backlog that grows.")]
 VerboseOption = Annotated[bool, option("--verbose", "-v", help="Tell every event, not only the telling ones.")]
 DryRunOption = Annotated[bool, option("--dry-run", help="Say what would be done, and do nothing.")]
+YesOption = Annotated[
+    bool, option("--yes", "-y", help="Approve the commands that the repository's own [hooks] want to run.")
+]
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ async def run(
     forever: ForeverOption = False,
     verbose: VerboseOption = False,
     dry_run: DryRunOption = False,
+    yes: YesOption = False,
     common: Common = NOTHING_SAID,
 ) -> int:
     """Drive every eligible task to completion, and return when nothing is ready, running or due.
@@ -80,6 +84,7 @@ async def run(
         if dry_run:
             _print_plan(out, drover, await drover.plan_run(epic=epic, tasks=asked.tasks))
             return 0
+        await _approve(drover, out, yes=yes)
         return await _drive(drover, out, asked)
 
 
@@ -93,6 +98,7 @@ async def resume(
     forever: ForeverOption = False,
     verbose: VerboseOption = False,
     dry_run: DryRunOption = False,
+    yes: YesOption = False,
     common: Common = NOTHING_SAID,
 ) -> int:
     """Go on with the last run: its epic, tasks, target and number of workers, unless told otherwise.
@@ -117,7 +123,24 @@ async def resume(
             chosen = {(await drover.task(one)).id for one in asked.tasks}
             items = [item for item in items if item.task_id in chosen]
         _print_found(out, items, dry_run=dry_run)
-        return 0 if dry_run else await _drive(drover, out, asked)
+        if dry_run:
+            return 0
+        await _approve(drover, out, yes=yes)
+        return await _drive(drover, out, asked)
+
+
+async def _approve(drover: Drover, out: Printer, *, yes: bool) -> None:
+    """Ask once for what the repository's own hooks want to run. Where nobody can answer, the run refuses it."""
+    unapproved = await drover.unapproved_hooks()
+    if unapproved and not yes:
+        if not out.can_ask:
+            return
+        out.note("the .drover.toml of this repository wants to run, in the worktrees of tasks:")
+        for hook, commands in unapproved.items():
+            for command in commands:
+                out.note(f"  {hook}: {command}")
+        out.confirm("approve these commands")
+    await drover.approve_hooks()
 
 
 def _asked(

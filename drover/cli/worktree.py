@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App
 
-from drover.cli.options import NOTHING_SAID, Common, option
+from drover.cli.options import NOTHING_SAID, Common, TaskId, option
 from drover.cli.output import Part, Printer, status_word
 from drover.cli.session import opened, printer_of
 from drover.cli.shapes import worktree_json
@@ -17,7 +17,7 @@ from drover.domain.quantities import format_size
 if TYPE_CHECKING:
     from drover.app import WorktreeRow
 
-worktree = App(name="worktree", help="What is on disk: list, prune, cleanup.")
+worktree = App(name="worktree", help="What is on disk: list, prune, cleanup, restore.")
 
 DryRunOption = Annotated[bool, option("--dry-run", help="Say what would go, and remove nothing.")]
 
@@ -64,6 +64,18 @@ async def cleanup(
                 out.confirm(f"remove {counted(len(would_go), 'worktree')}")
         gone = await drover.prune_worktrees(dry_run=dry_run, everything=True)
     _print_gone(out, gone, dry_run=dry_run)
+
+
+@worktree.command
+async def restore(task_id: TaskId, /, *, common: Common = NOTHING_SAID) -> None:
+    """Bring a removed worktree back as it was last saved, until 14 days after its task was finished."""
+    out = printer_of(common)
+    async with opened(common) as drover:
+        row = await drover.restore_worktree(task_id)
+    if common.json:
+        out.document(worktree_json(row))
+    else:
+        out.line(str(row.path))
 
 
 def _print_gone(out: Printer, gone: Sequence[WorktreeRow], *, dry_run: bool) -> None:

@@ -62,7 +62,7 @@ def _time(value: object) -> int:
         raise ValueError(f"{value!r} is not a time with its unit, like '10m'")
     time = parse_duration(value)
     if not 0 < time <= LONGEST_MS:
-        raise ValueError(f"{value!r} is out of range; it may be from 1ms to 24h")
+        raise ValueError(f"{value!r} is out of range; it may be from 1ms to 1d")
     return time
 
 
@@ -70,7 +70,7 @@ Hook = Annotated[tuple[Stage, ...], BeforeValidator(_read)]
 
 
 class HooksTable(Frozen):
-    """``[hooks]``: what runs around a task, each command within ``timeout`` unless it names its own."""
+    """``[hooks]``: commands around a task, run by ``/bin/sh -c`` in its worktree."""
 
     after_create: Hook = ()
     before_agent: Hook = ()

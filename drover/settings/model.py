@@ -85,7 +85,7 @@ LogSize = Annotated[
     int, BeforeValidator(_written(parse_size, "64M")), AfterValidator(_between(64 * KIB, 100 * GIB, format_size))
 ]
 FloorSize = Annotated[
-    int, BeforeValidator(_written(parse_size, "1G")), AfterValidator(_between(0, 1 << 60, format_size))
+    int, BeforeValidator(_written(parse_size, "1G")), AfterValidator(_between(0, 1 << 56, format_size))
 ]
 AgentType = Annotated[str, _shaped(r"[a-z0-9][a-z0-9_-]{0,62}", "a name of small letters, digits, - and _")]
 Identifier = Annotated[str, _shaped(r"[a-z0-9][a-z0-9_-]{0,62}", "an id of small letters, digits, - and _")]

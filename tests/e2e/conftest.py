@@ -58,15 +58,30 @@ class Project:
         self.started.append(process)
         return process
 
-    def git(self, *argv: str) -> str:
+    def git(self, *argv: str, ok: bool = True) -> str:
         return subprocess.run(
             ["git", *argv],
             cwd=self.root,
             env={**self.env, **GIT_ENVIRONMENT},
             capture_output=True,
             text=True,
-            check=True,
+            check=ok,
         ).stdout.strip()
+
+    def python(self, code: str, *argv: str, stdin: str = "") -> str:
+        """What a program that uses drover prints."""
+        done = subprocess.run(
+            [sys.executable, "-c", code, *argv],
+            cwd=self.root,
+            env=self.env,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def landed(self, branch: str | None = None) -> Counter[str]:
         """How often each task's commit stands on the branch's first-parent chain."""

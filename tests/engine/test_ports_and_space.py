@@ -122,7 +122,7 @@ async def test_below_the_floor_nothing_new_begins_and_above_it_work_goes_on_by_i
 
 async def test_the_floor_is_measured_where_the_state_is_and_can_be_turned_off(site: Site) -> None:
     async with AsyncExitStack() as stack:
-        drover = await stack.enter_async_context(site.open(**{"disk.floor": "1000000T"}))
+        drover = await stack.enter_async_context(site.open(**{"disk.floor": "60000T"}))
         [note] = (await drover.status()).notes
         assert str(drover.places.state) in note
         assert abs(space.free_bytes(drover.places) - shutil.disk_usage(Path(site.root)).free) < 1 << 30

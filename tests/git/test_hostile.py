@@ -148,7 +148,7 @@ def _(trap: Trap) -> None:
 
 
 def _evil_git_dir(trap: Trap) -> Path:
-    evil = trap.clone.parent.parent / "evil"
+    evil = trap.mark.parent / "evil"
     (trap.clone / ".git").rename(evil)
     (evil / "hooks").mkdir(exist_ok=True)
     for name in ("pre-commit", "post-index-change", "reference-transaction"):
