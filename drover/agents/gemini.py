@@ -10,6 +10,7 @@ takes from nowhere but directories that only root can write to.
 
 from __future__ import annotations
 
+import re
 import uuid
 from typing import ClassVar
 
@@ -19,9 +20,12 @@ from drover.agents.program import Ended, Start
 from drover.agents.stream import Json
 from drover.agents.talk import COMPLAINT, PROXIES, Env, Modes, Talk, Talker
 from drover.domain.models import AgentReport, Usage
+from drover.domain.verdicts import Outcome
 
 _STATUSES = {status % 256: status for status in (400, 401, 403, 404, 429, 500, 502, 503, 504, 529)}
 _SIGNED_OUT = 41
+_DAILY = re.compile(r"daily quota|PerDay", re.IGNORECASE)
+_PACIFIC = "America/Los_Angeles"  # where the provider's day ends; it does not say when
 _ASKS = ("requires user confirmation", "denied by policy", "not supported in non-interactive")
 
 
@@ -101,6 +105,12 @@ class Gemini(Talker[GeminiReading]):
         if not reading.failure and reading.status:
             return service.report_of(ended.errors[-COMPLAINT:], reading.status, sign_in=self.sign_in_advice)
         return super().failure(ended)
+
+    def report(self, job: AgentJob, ended: Ended[GeminiReading]) -> AgentReport:
+        report = super().report(job, ended)
+        if report.outcome == Outcome.USAGE_LIMIT and report.until is None and _DAILY.search(report.reason):
+            return report.model_copy(update={"until": service.next_midnight(_PACIFIC)})
+        return report
 
     def usage(self, job: AgentJob, ended: Ended[GeminiReading]) -> Usage:
         reading = ended.reading

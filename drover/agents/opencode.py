@@ -18,7 +18,8 @@ from drover.domain.models import AgentReport, Usage
 from drover.process import TooMuchOutput, run
 
 _REJECTED = ("rejected permission", "rule which prevents")
-_EDITS = {"edit": "allow", "bash": "deny", "webfetch": "deny", "external_directory": "deny"}
+# Where it would have to ask it refuses, and names the tool; what is denied it would not even offer.
+_EDITS = {"edit": "allow", "bash": "ask", "webfetch": "ask", "external_directory": "ask"}
 
 
 class OpenCodeReading(Talk):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 from drover.agents import endings
 from drover.domain.clock import SystemClock
@@ -100,8 +101,19 @@ def until(said: str, now: datetime) -> int | None:
     return endings.reset_time(said, now)
 
 
+def next_midnight(zone: str, now: datetime | None = None) -> int:
+    """The end of the day at a place, in unix ms: when quotas by the day begin anew there."""
+    here = (now or _now()).astimezone(ZoneInfo(zone))
+    midnight = here.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+    return int(midnight.timestamp() * 1000)
+
+
+def _now() -> datetime:
+    return datetime.fromtimestamp(SystemClock().now() / 1000, UTC)
+
+
 def _limit(said: str, status: int, now: datetime | None) -> AgentReport | None:
-    now = now or datetime.fromtimestamp(SystemClock().now() / 1000, UTC)
+    now = now or _now()
     if _PAY.search(said):
         return None
     if _USAGE.search(said):

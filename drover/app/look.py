@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from heapq import heapify, heappop, heappush
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from drover.app.readings import (
     TreeNode,
 )
 from drover.domain.errors import NotFound
-from drover.domain.models import STEPS, Attempt, Landing, Run, RunReport, Task, Worktree
+from drover.domain.models import STEPS, AgentLimit, Attempt, Landing, Run, RunReport, Task, Worktree
 from drover.domain.states import State, Status
 from drover.engine import space
 from drover.engine.tools import Places
@@ -27,6 +28,7 @@ from drover.settings import Settings
 from drover.store import Store
 
 EVENTS_SHOWN = 500
+LIMITED = ("rate_limited", "usage_limit")  # reasons of tasks that wait for their agent's limit to end
 
 
 # ---------------------------------------------------------------- status
@@ -96,6 +98,17 @@ def _notes(waiting: Sequence[Task], target: str) -> list[str]:
     if not held_back:
         return []
     return [f"{len(held_back)} landed, not yet in {target}: {held_back[0].detail}"]
+
+
+def _limit_notes(limits: Sequence[AgentLimit], waiting: Sequence[Task], default_agent: str) -> list[str]:
+    """``claude: limited until 15:00 (3 tasks waiting)``, local time; with the day when that is another one."""
+    notes = []
+    for limit in limits:
+        until, noted = (datetime.fromtimestamp(at / 1000).astimezone() for at in (limit.until, limit.noted_at))
+        when = f"{until:%H:%M}" if until.date() == noted.date() else f"{until:%b %d %H:%M}"
+        held_up = sum(t.reason in LIMITED and (t.agent or default_agent) == limit.agent for t in waiting)
+        notes.append(f"{limit.agent}: limited until {when} ({held_up} task{'' if held_up == 1 else 's'} waiting)")
+    return notes
 
 
 def _first_line(text: str) -> str:

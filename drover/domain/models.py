@@ -205,6 +205,16 @@ class Attempt(Frozen):
     pid: int | None = None
 
 
+class AgentLimit(Frozen):
+    """Until when an agent's provider refuses its account. Times are unix milliseconds."""
+
+    agent: str
+    until: int
+    reason: str  # rate_limited or usage_limit
+    detail: str = ""
+    noted_at: int = 0
+
+
 class StepRecord(Frozen):
     """A completed step of an attempt; ``result`` is the JSON of its frozen model."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from drover.domain.errors import AttemptFailed
 from drover.domain.models import AgentReport, Commit, Landed, Proof, Published, Removed, Worktree
 from drover.domain.verdicts import WAITS, Completed, Outcome, Parked, Verdict
-from drover.engine import hooks, landing, publishing, result, ride, session, workplace
+from drover.engine import hooks, landing, limits, publishing, result, ride, session, workplace
 from drover.engine.steps import Run, step
 
 
@@ -21,7 +21,7 @@ async def live(run: Run) -> Verdict:
     await hooks.call(run, "before_agent", tree)
     report = await run(let_agent_work, tree)
     if report.outcome in WAITS:
-        return Parked(reason=report.outcome, detail=report.question or report.reason, until=report.until)
+        return await limits.wait_out(run, report)
     await hooks.call(run, "after_agent", tree)
     commit = await run(commit_changes, tree, report)
     proof = await run(verify, tree, commit)

@@ -14,6 +14,7 @@ from drover.store.database import Bell, Database
 from drover.store.epics import Epics
 from drover.store.events import Events
 from drover.store.landings import Landings
+from drover.store.limits import Limits
 from drover.store.plain import Plain
 from drover.store.ports import Ports
 from drover.store.sqlite import open_sqlite
@@ -33,6 +34,7 @@ class Store:
         self.epics = Epics(database, clock)
         self.events = Events(database)
         self.landings = Landings(database, clock)
+        self.limits = Limits(database, clock)
         self.plain = Plain(database, clock, lease_ms)
         self.ports = Ports(database, clock)
         self.workers = Workers(database, clock)

@@ -11,16 +11,28 @@ from typing import NamedTuple
 
 from drover.domain.clock import Clock
 from drover.domain.errors import LeaseLost, StoreError
-from drover.domain.models import AgentReport, Attempt, Claim, ProcessIdentity, Resumed, StepRecord, Task, Worker
+from drover.domain.models import (
+    AgentLimit,
+    AgentReport,
+    Attempt,
+    Claim,
+    ProcessIdentity,
+    Resumed,
+    StepRecord,
+    Task,
+    Worker,
+)
 from drover.domain.states import State
 from drover.domain.verdicts import Completed, Failed, Parked, Released, Retry, Stopped, Verdict
 from drover.store.database import Database, Row, Transaction, Value
 from drover.store.events import tell
+from drover.store.limits import standing, wake_at
 from drover.store.ports import lease_block
 from drover.store.rows import attempt_of, step_of, task_of
 from drover.store.tasks import with_edges
 
 FOREVER = 2**62
+PARKED_AT_ONCE = 100  # in one transaction
 
 
 class Held(NamedTuple):
@@ -46,8 +58,19 @@ class Claims:
 
     # ------------------------------------------------------------ taking
 
-    async def claim(self, worker: Worker, *, epic_id: str | None = None, task_ids: Sequence[str] = ()) -> Claim | None:
-        """The best ready task (priority, then age), of the epic or among the ids if given; None when there is none."""
+    async def claim(
+        self,
+        worker: Worker,
+        *,
+        epic_id: str | None = None,
+        task_ids: Sequence[str] = (),
+        agent: str | None = None,
+    ) -> Claim | None:
+        """The best ready task (priority, then age), of the epic or among the ids if given; None when there is none.
+
+        ``agent`` is that of tasks that name none. A task whose agent is limited is not taken but parked until
+        that limit's end, unless its agent has done its part.
+        """
 
         async def verb(tx: Transaction) -> Claim | None:
             now = self._clock.now()
@@ -55,7 +78,7 @@ class Claims:
                 tx.ring()
             lease_until = tx.lease_now + self.lease_ms
             lease: dict[str, Value] = {"worker_id": worker.id, "lease_until": lease_until, "now": now}
-            row = await _take(tx, lease, epic_id, task_ids)
+            row = await _take_past_limits(tx, lease, epic_id, task_ids, agent)
             if row is None:
                 return None
             task = await with_edges(tx, row, now)
@@ -316,6 +339,36 @@ async def _take(tx: Transaction, lease: dict[str, Value], epic_id: str | None, t
     if epic_id is not None:
         return await tx.one("claim_task_of_epic", epic_id=epic_id, **lease)
     return await tx.one("claim_task", **lease)
+
+
+async def _take_past_limits(
+    tx: Transaction, lease: dict[str, Value], epic_id: str | None, task_ids: Sequence[str], agent: str | None
+) -> Row | None:
+    """As :func:`_take`; what it takes for an agent that is limited is parked, and the next is taken."""
+    now, parked = int(lease["now"] or 0), 0
+    row = await _take(tx, lease, epic_id, task_ids)
+    limits = await standing(tx, now) if row is not None else {}
+    while row is not None and (limit := limits.get(str(row["agent"] or agent))) and not await _agent_is_done(tx, row):
+        await _park(tx, row, limit, now)
+        parked += 1
+        row = await _take(tx, lease, epic_id, task_ids) if parked < PARKED_AT_ONCE else None
+    if parked:
+        tx.ring()
+    return row
+
+
+async def _agent_is_done(tx: Transaction, row: Row) -> bool:
+    """Whether the task's attempt needs its agent no more: what it made is still to be tested, or to land."""
+    steps = await tx.all("list_steps", task_id=row["id"], attempt=row["attempt"])
+    return any(step["name"] == "let_agent_work" for step in steps)
+
+
+async def _park(tx: Transaction, row: Row, limit: AgentLimit, now: int) -> None:
+    task = task_of(row, now=now)
+    until, worker_id = wake_at(limit, task.id, now), str(row["claimed_by"])
+    columns = _settled(task, Parked(reason=limit.reason, detail=limit.detail, until=until), now)
+    await tx.one("settle_task", id=task.id, fence=task.fence, worker_id=worker_id, **columns, now=now)
+    await _tell(tx, "task.waiting", now, task, worker_id, reason=limit.reason, detail=limit.detail, until=until)
 
 
 def _lost(claim: Claim) -> LeaseLost:

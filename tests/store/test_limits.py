@@ -115,7 +115,7 @@ async def test_more_tasks_than_are_parked_at_once_all_wait(
 
 
 async def test_a_claim_within_an_epic_or_a_list_waits_too(store: Store, clock: FakeClock) -> None:
-    epic = await store.epics.create("An epic")
+    epic = await store.epics.add("An epic")
     in_epic, listed = await add(store, epic_id=epic.id), await add(store)
     await limit(store, clock)
     assert await claim(store, epic_id=epic.id) is None

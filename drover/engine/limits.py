@@ -1,0 +1,36 @@
+"""Waiting for a provider: a limit is waited out by every task of the agent, an overload by the task alone."""
+
+from __future__ import annotations
+
+from drover.domain.models import AgentReport
+from drover.domain.policy import backoff_ms
+from drover.domain.verdicts import Outcome, Parked
+from drover.engine.steps import Run
+
+OF_THE_ACCOUNT = frozenset({Outcome.RATE_LIMITED.value, Outcome.USAGE_LIMIT.value})
+OF_THE_PROVIDER = OF_THE_ACCOUNT | {Outcome.OVERLOADED.value}
+
+
+async def wait_out(run: Run, report: AgentReport) -> Parked:
+    """The wait that an execution's report asks for; a limit is made known to the tasks that have not begun.
+
+    Until the time that the provider told. Without one, or when that has passed and it still refuses,
+    later and later with each execution in a row that came to nothing but this.
+    """
+    tools, until = run.tools, report.until
+    if report.outcome in OF_THE_PROVIDER and (until is None or until <= tools.clock.now()):
+        until = tools.clock.now() + backoff_ms(await _refusals(run), tools.rng)
+    if report.outcome in OF_THE_ACCOUNT and until is not None:
+        agent = tools.agent_of(run.claim.task)
+        await tools.store.limits.note(agent, until, reason=report.outcome, detail=report.reason)
+    return Parked(reason=report.outcome, detail=report.question or report.reason, until=until)
+
+
+async def _refusals(run: Run) -> int:
+    """How many executions of the task in a row, this one included, the provider has refused."""
+    count = 0
+    for attempt in reversed(await run.tools.store.claims.attempts(run.claim.task_id)):
+        if attempt.outcome not in OF_THE_PROVIDER:
+            break
+        count += 1
+    return max(1, count)
