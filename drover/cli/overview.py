@@ -30,16 +30,13 @@ def percentage(report: StatusReport) -> int:
 
 
 def oneline(report: StatusReport) -> str:
-    """For prompts and CI. Its form is fixed; what is rarely there is added at its end only when it is."""
+    """For prompts and CI; its form is fixed."""
     counts = report.by_status
     running = counts.get("in_progress", 0) + counts.get("claimed", 0)
     done = counts.get("completed", 0)
     return (
         f"completed {done}/{report.total} {percentage(report)}% · running {running} · ready {counts.get('ready', 0)}"
         f" · blocked {counts.get('blocked', 0)} · failed {counts.get('failed', 0)}"
-        + "".join(
-            f" · {status} {counts[status]}" for status in ("waiting", "paused", "cancelled") if counts.get(status)
-        )
     )
 
 
