@@ -41,10 +41,11 @@ SELECT count(*) AS n FROM tasks WHERE state = 'completed';
 
 -- name: count_ready
 -- How many could be claimed now, counted no further than :most of those queued and of those due.
-SELECT (SELECT count(*) FROM (SELECT 1 AS one FROM tasks /*pg: */ INDEXED BY tasks_ready /*:pg*/ WHERE state = 'queued' AND open_blockers = 0
-                               LIMIT :most) AS queued)
-     + (SELECT count(*) FROM (SELECT 1 AS one FROM tasks /*pg: */ INDEXED BY tasks_due /*:pg*/ WHERE state = 'waiting' AND due_at <= :now
-                               LIMIT :most) AS due) AS n;
+SELECT (SELECT count(*) FROM (SELECT number FROM tasks /*pg: */ INDEXED BY tasks_ready /*:pg*/
+                               WHERE state = 'queued' AND open_blockers = 0
+                               ORDER BY priority DESC, number LIMIT :most) AS queued)
+     + (SELECT count(*) FROM (SELECT due_at FROM tasks /*pg: */ INDEXED BY tasks_due /*:pg*/
+                               WHERE state = 'waiting' AND due_at <= :now ORDER BY due_at LIMIT :most) AS due) AS n;
 
 -- name: find_wait_ahead
 -- Whether anything runs, when the next one that waits for a time is due, whether one waits for a person.
