@@ -16,7 +16,7 @@ import psutil
 import drover
 from scripts.bench.runner import ROOT
 
-SETTLE_S, WATCH_S = 2.0, 10.0
+SETTLE_S, WATCH_S = 7.0, 20.0
 ROUNDS = 40
 
 
