@@ -10,7 +10,9 @@ from drover.domain.errors import AttemptFailed
 from drover.domain.models import AgentReport, Commit, Worktree
 from drover.domain.verdicts import Outcome
 from drover.engine.steps import Run
+from drover.git.command import shown
 from drover.git.commit import make_commit, take_tree, task_message
+from drover.git.include import LIST, list_included
 from drover.git.landing import attempt_ref
 from drover.git.repo import RefChange
 
@@ -21,10 +23,12 @@ async def take(run: Run, tree: Worktree, report: AgentReport) -> Commit:
     """Take the tree, commit it, and put it on the attempt's ref before anybody hears of it."""
     tools, task = run.tools, run.claim.task
     taken = await take_tree(tools.repo, Path(tree.path), base=tree.base, scratch=tools.places.scratch(task.id))
-    if taken.refused:
+    brought = {shown(path) for path in await list_included(tools.repo)}  # ignored when the clone was made
+    refused = [*taken.refused, *(f"{path}: is a copy of yours ({LIST})" for path in taken.paths if path in brought)]
+    if refused:
         raise AttemptFailed(
             Outcome.REFUSED,
-            "the result holds what cannot land: " + ", ".join(taken.refused[:10]),
+            "the result holds what cannot land: " + ", ".join(refused[:10]),
             advice=f"put it right in $(drover edit {task.id}), then: drover retry {task.id}",
         )
     if not taken.paths and not task.allow_no_change:
