@@ -8,7 +8,7 @@ import os
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -42,12 +42,12 @@ class Place:
     clock: FakeClock
     kind: str
     server: Server | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    project: str = PROJECT
 
     @asynccontextmanager
     async def open(self, *, clock: Clock | None = None, watch: bool = False) -> AsyncIterator[Store]:
         async with open_store(
-            self.url, project_id=PROJECT, clock=clock or self.clock, lease_ms=LEASE_MS, watch=watch
+            self.url, project_id=self.project, clock=clock or self.clock, lease_ms=LEASE_MS, watch=watch
         ) as store:
             if isinstance(store.database, PostgresDatabase) and clock is None:
                 store.database.lease_clock = self.clock.boottime
@@ -115,8 +115,8 @@ async def _ensure_template(server: Server) -> None:
         await connection.close()
 
 
-async def say(server: Server, sql: str) -> None:
-    connection = await asyncpg.connect(server.url())
+async def say(server: Server, sql: str, database: str = "postgres") -> None:
+    connection = await asyncpg.connect(server.url(database))
     try:
         await connection.execute(sql)
     finally:
