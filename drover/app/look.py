@@ -50,6 +50,7 @@ async def status(store: Store, settings: Settings, places: Places, epic: str | N
         epics=tuple(e for e in epics if epic_id in (None, e.id)),
         notes=(
             *_notes(waiting, settings.project.target or "the target branch"),
+            *_limit_notes(await store.limits.standing(), waiting, settings.agent),
             *filter(None, [space.find_shortage(places, settings)]),
         ),
     )
