@@ -154,11 +154,12 @@ UPDATE tasks /*pg: */ INDEXED BY tasks_due /*:pg*/ SET state = 'queued', reason 
 
 -- name: claim_task
 -- The best ready task for one worker: priority, then age. Nobody waits for a row another claim holds.
+-- That it is ready is asked inside alone: asked again outside, a Postgres without statistics walks the whole ready
+-- queue to find the one row (5,000 tasks: 648 pages instead of 7).
 UPDATE tasks
    SET state = 'running', fence = fence + 1, claimed_by = :worker_id, lease_until = :lease_until, executing = 0,
        started_at = coalesce(started_at, :now), updated_at = :now
- WHERE state = 'queued' AND open_blockers = 0
-   AND id = (SELECT id FROM tasks /*pg: */ INDEXED BY tasks_ready /*:pg*/ WHERE state = 'queued' AND open_blockers = 0
+ WHERE id = (SELECT id FROM tasks /*pg: */ INDEXED BY tasks_ready /*:pg*/ WHERE state = 'queued' AND open_blockers = 0
               ORDER BY priority DESC, number LIMIT 1 /*pg: FOR NO KEY UPDATE SKIP LOCKED */ /*:pg*/)
 RETURNING *;
 
@@ -166,8 +167,7 @@ RETURNING *;
 UPDATE tasks
    SET state = 'running', fence = fence + 1, claimed_by = :worker_id, lease_until = :lease_until, executing = 0,
        started_at = coalesce(started_at, :now), updated_at = :now
- WHERE state = 'queued' AND open_blockers = 0
-   AND id = (SELECT id FROM tasks /*pg: */ INDEXED BY tasks_ready_of_epic /*:pg*/ WHERE state = 'queued' AND open_blockers = 0 AND epic_id = :epic_id
+ WHERE id = (SELECT id FROM tasks /*pg: */ INDEXED BY tasks_ready_of_epic /*:pg*/ WHERE state = 'queued' AND open_blockers = 0 AND epic_id = :epic_id
               ORDER BY priority DESC, number LIMIT 1 /*pg: FOR NO KEY UPDATE SKIP LOCKED */ /*:pg*/)
 RETURNING *;
 
@@ -176,8 +176,7 @@ RETURNING *;
 UPDATE tasks
    SET state = 'running', fence = fence + 1, claimed_by = :worker_id, lease_until = :lease_until, executing = 0,
        started_at = coalesce(started_at, :now), updated_at = :now
- WHERE state = 'queued' AND open_blockers = 0
-   AND id = (SELECT id FROM tasks WHERE state = 'queued' AND open_blockers = 0
+ WHERE id = (SELECT id FROM tasks WHERE state = 'queued' AND open_blockers = 0
                 AND id IN (SELECT /*pg: json_array_elements_text(CAST(:task_ids AS json)) */
                                   value FROM json_each(:task_ids) /*:pg*/)
               ORDER BY priority DESC, number LIMIT 1 /*pg: FOR NO KEY UPDATE SKIP LOCKED */ /*:pg*/)
