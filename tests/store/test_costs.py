@@ -40,8 +40,8 @@ async def steps(store: Store, act: Callable[[], Awaitable[Any]]) -> int:
     return counted
 
 
-async def fill(store: Store, how_many: int) -> list[Task]:
-    news = [NewTask(title=f"{n}", priority=n % 5) for n in range(how_many)]
+async def fill(store: Store, how_many: int, epic_id: str | None = None) -> list[Task]:
+    news = [NewTask(title=f"{n}", priority=n % 5, epic_id=epic_id) for n in range(how_many)]
     return await store.tasks.add_many(news)
 
 
@@ -74,22 +74,25 @@ async def test_freeing_many_dependents_costs_as_much_as_there_are(on_sqlite: Pla
     assert costs[1] < 12 * costs[0]
 
 
-async def test_a_claim_reads_as_much_of_a_large_backlog_on_postgres_as_of_a_small_one(on_postgres: Place) -> None:
-    sql, names = numbered(load("postgres")["claim_task"])
-    values: dict[str, Value] = {"worker_id": "w", "lease_until": 1, "now": 1}
+@pytest.mark.parametrize("query", ["claim_task", "claim_task_of_epic", "start_task"])
+async def test_a_claim_reads_as_much_of_a_large_backlog_on_postgres_as_of_a_small_one(
+    on_postgres: Place, query: str
+) -> None:
+    """Without statistics, as after an import: the planner believes the ready queue to be empty."""
+    sql, names = numbered(load("postgres")[query])
     read = []
     async with on_postgres.open() as store:
-        worker = await hire(store)
-        values["worker_id"] = worker.id
+        epic, worker = await store.epics.add("E"), await hire(store)
+        values: dict[str, Value] = {"worker_id": worker.id, "lease_until": 1, "now": 1, "epic_id": epic.id}
         connection = await asyncpg.connect(on_postgres.url, server_settings={"search_path": f"drover_{PROJECT}"})
-        for size in (50, 5_000):
-            await fill(store, size)
+        for size in (50, 3_000):
+            await fill(store, size, epic.id)
             plan = await connection.fetch(f"EXPLAIN (ANALYZE, BUFFERS, TIMING off) {sql}", *[values[n] for n in names])
             text = "\n".join(row[0] for row in plan)
             assert "tasks_ready" in text and "Sort" not in text and "Seq Scan" not in text, text
             read.append(_buffers(text))
         await connection.close()
-    assert 0 < read[1] <= read[0] + 20  # an index grows by a level, not by its rows
+    assert 0 < read[1] <= read[0] + 20, read  # an index grows by a level, not by its rows
 
 
 def _buffers(plan: str) -> int:

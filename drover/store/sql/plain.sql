@@ -6,8 +6,7 @@ UPDATE tasks SET input = :input WHERE id = :id;
 UPDATE tasks
    SET state = 'running', fence = fence + 1, claimed_by = :worker_id, lease_until = :lease_until, executing = 1,
        executions = executions + 1, started_at = coalesce(started_at, :now), updated_at = :now
- WHERE state = 'queued' AND open_blockers = 0
-   AND number = (SELECT number FROM tasks /*pg: */ INDEXED BY tasks_ready /*:pg*/ WHERE state = 'queued' AND open_blockers = 0
+ WHERE number = (SELECT number FROM tasks /*pg: */ INDEXED BY tasks_ready /*:pg*/ WHERE state = 'queued' AND open_blockers = 0
               ORDER BY priority DESC, number LIMIT 1 /*pg: FOR NO KEY UPDATE SKIP LOCKED */ /*:pg*/)
 RETURNING *;
 
@@ -39,16 +38,21 @@ SELECT id FROM tasks WHERE state = 'paused' ORDER BY number;
 -- name: count_completed
 SELECT count(*) AS n FROM tasks WHERE state = 'completed';
 
--- name: count_ready
--- How many could be claimed now, counted no further than :most of those queued and of those due.
+-- name: find_prospect
+-- What could be done now, counted no further than :most, and what later. Found at the heads of small indexes.
 SELECT (SELECT count(*) FROM (SELECT number FROM tasks /*pg: */ INDEXED BY tasks_ready /*:pg*/
                                WHERE state = 'queued' AND open_blockers = 0
-                               ORDER BY priority DESC, number LIMIT :most) AS queued)
-     + (SELECT count(*) FROM (SELECT due_at FROM tasks /*pg: */ INDEXED BY tasks_due /*:pg*/
-                               WHERE state = 'waiting' AND due_at <= :now ORDER BY due_at LIMIT :most) AS due) AS n;
+                               ORDER BY priority DESC, number LIMIT :most) AS queued) AS ready,
+       EXISTS (SELECT 1 FROM tasks /*pg: */ INDEXED BY tasks_due /*:pg*/
+                WHERE state = 'waiting' AND due_at <= :now) AS due,
+       EXISTS (SELECT 1 FROM tasks /*pg: */ INDEXED BY tasks_leased /*:pg*/ WHERE state = 'running') AS running,
+       (SELECT min(due_at) FROM tasks /*pg: */ INDEXED BY tasks_due /*:pg*/
+         WHERE state = 'waiting' AND due_at > :now) AS due_at;
 
--- name: find_wait_ahead
--- Whether anything runs, when the next one that waits for a time is due, whether one waits for a person.
-SELECT EXISTS (SELECT 1 FROM tasks /*pg: */ INDEXED BY tasks_leased /*:pg*/ WHERE state = 'running') AS running,
-       (SELECT min(due_at) FROM tasks /*pg: */ INDEXED BY tasks_due /*:pg*/ WHERE state = 'waiting' AND due_at > :now) AS due_at,
-       EXISTS (SELECT 1 FROM tasks WHERE state = 'paused') AS paused;
+-- name: add_events
+-- :events is a JSON list of [type, task_id, attempt, worker, data]; one statement for all that a verb tells.
+INSERT INTO events (type, at, task_id, attempt, worker, data)
+SELECT /*pg: value ->> 0, CAST(:now AS bigint), value ->> 1, CAST(value ->> 2 AS bigint), value ->> 3, value ->> 4
+  FROM json_array_elements(CAST(:events AS json)) */
+       json_extract(value, '$[0]'), :now, json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+       json_extract(value, '$[3]'), json_extract(value, '$[4]') FROM json_each(:events) /*:pg*/;
