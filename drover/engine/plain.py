@@ -180,7 +180,7 @@ class PlainCrew:
         if not (outcome is None or isinstance(outcome, str)):
             await store.claims.settle(claim, outcome)
             return None
-        finished = await store.plain.finish(claim, outcome, then=None if self._over else worker)
+        finished = await store.plain.finish(claim, outcome, then=None if self._over else worker, idle=len(self._idle))
         self._idle.wake(finished.ready - (finished.next is not None))
         return finished.next
 
@@ -201,6 +201,9 @@ class PlainCrew:
             ticket, wait_s = store.bell.ticket(), LOOK_S
             try:
                 ahead = await store.plain.prospect(len(self._workers))
+                if ahead.due:
+                    await store.plain.wake_due()
+                    continue
             except (StoreUnavailable, DiskFull):
                 await store.bell.wait(ticket, LOOK_S)
                 continue
@@ -299,6 +302,9 @@ class Waiting:
         self._calls += 1
         for _ in range(min(count, len(self._sleepers))):
             self._sleepers.popleft().set()
+
+    def __len__(self) -> int:
+        return len(self._sleepers)
 
     async def wait(self, ticket: int) -> None:
         if ticket != self._calls:

@@ -14,10 +14,11 @@ from pydantic import JsonValue
 
 from drover.domain.clock import Clock
 from drover.domain.errors import LeaseLost
-from drover.domain.models import Claim, Task, Worker
+from drover.domain.models import Claim, Worker
 from drover.store.database import Database, Row, Transaction
-from drover.store.events import tell
 from drover.store.rows import task_of
+
+_as_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class Taken(NamedTuple):
@@ -38,9 +39,12 @@ class Prospect(NamedTuple):
     """What a run could still do. Times are unix milliseconds."""
 
     ready: int  # counted no further than was asked
+    due: bool  # something waited for a time that has come
     running: bool
-    due_at: int | None
-    paused: bool
+    due_at: int | None  # when the next one is due
+
+
+Told = tuple[str, str, int | None, str | None, str]  # an event: type, task, attempt, worker, data as JSON
 
 
 class Plain:
@@ -52,45 +56,48 @@ class Plain:
         self.lease_ms = lease_ms
 
     async def claim(self, worker: Worker) -> Taken | None:
-        """The best ready task (priority, then age); None when there is none."""
+        """The best ready task (priority, then age); None when there is none. See :meth:`wake_due`."""
 
         async def verb(tx: Transaction) -> Taken | None:
-            return await self._take(tx, worker, self._clock.now())
+            now, told = self._clock.now(), list[Told]()
+            taken = await self._take(tx, worker, now, told)
+            await _tell(tx, now, told)
+            return taken
 
         return await self._database.write(verb)
 
-    async def finish(self, claim: Claim, result: str | None, *, then: Worker | None) -> Finished:
+    async def finish(self, claim: Claim, result: str | None, *, then: Worker | None, idle: int = 0) -> Finished:
         """Complete the claim's task with its result (JSON), and take the next one for ``then``.
 
+        ``idle``: how many tasks this process could begin besides; others are told when there are more.
         :class:`LeaseLost` when the claim is no longer held; then nothing was written and nothing taken.
         """
 
         async def verb(tx: Transaction) -> Finished:
-            now = self._clock.now()
+            now, task = self._clock.now(), claim.task
             await tx.one("share_graph")
-            task = claim.task
             changed = await tx.run(
                 "finish_task", id=task.id, fence=claim.fence, worker_id=claim.worker_id, result=result, now=now
             )
             if changed != 1:
                 raise LeaseLost(f"{task.id} is no longer held by {claim.worker_id} (fence {claim.fence})")
             await tx.run("end_attempt", task_id=task.id, fence=claim.fence, outcome="done", error=None, now=now)
-            await _tell(tx, "task.completed", now, claim)
-            ready = await self._set_free(tx, task, now)
-            return Finished(ready, await self._take(tx, then, now) if then else None)
+            told = [_told("task.completed", claim)]
+            freed = [
+                str(row["id"])
+                for row in await tx.all("lower_dependents", blocker_id=task.id)
+                if row["open_blockers"] == 0 and row["state"] == "queued"
+            ]
+            told += [("task.ready", id, None, None, _as_json({"after": task.id})) for id in freed]
+            follows = await self._take(tx, then, now, told) if then else None
+            await _tell(tx, now, told)
+            if len(freed) > (follows is not None) + idle:
+                tx.ring()
+            return Finished(len(freed), follows)
 
         return await self._database.write(verb)
 
-    async def _set_free(self, tx: Transaction, task: Task, now: int) -> int:
-        ready = 0
-        for row in await tx.all("lower_dependents", blocker_id=task.id):
-            if row["open_blockers"] == 0 and row["state"] == "queued":
-                ready += 1
-                await tell(tx, "task.ready", now, task_id=str(row["id"]), data={"after": task.id})
-        return ready
-
-    async def _take(self, tx: Transaction, worker: Worker, now: int) -> Taken | None:
-        await tx.run("wake_due", now=now)
+    async def _take(self, tx: Transaction, worker: Worker, now: int, told: list[Told]) -> Taken | None:
         lease_until = tx.lease_now + self.lease_ms
         row = await tx.one("start_task", worker_id=worker.id, lease_until=lease_until, now=now)
         if row is None:
@@ -107,9 +114,18 @@ class Plain:
             now=now,
         )
         claim = Claim(task=task, fence=task.fence, worker_id=worker.id, lease_until=lease_until)
-        await _tell(tx, "task.claimed", now, claim)
+        told.append(_told("task.claimed", claim))
         results = await tx.all("list_results_of_blockers", task_id=task.id)
         return Taken(claim, {str(r["blocker_id"]): _document(r) for r in results})
+
+    async def wake_due(self) -> None:
+        """Queue again what waited for a time that has come; claims take nothing else."""
+
+        async def verb(tx: Transaction) -> None:
+            if await tx.run("wake_due", now=self._clock.now()):
+                tx.ring()
+
+        await self._database.write(verb)
 
     async def renew(self, claims: Collection[Claim]) -> set[tuple[str, int]]:
         """Extend the leases that last; those that were (id, fence). The others are lost."""
@@ -138,16 +154,13 @@ class Plain:
     async def prospect(self, most: int) -> Prospect:
         """What could be done now or later; the same cost however large the backlog."""
 
-        async def verb(tx: Transaction) -> tuple[Row | None, Row | None]:
-            now = self._clock.now()
-            return await tx.one("count_ready", most=most, now=now), await tx.one("find_wait_ahead", now=now)
+        async def verb(tx: Transaction) -> Row | None:
+            return await tx.one("find_prospect", most=most, now=self._clock.now())
 
-        ready, ahead = await self._database.read(verb)
-        due_at = int(ahead["due_at"]) if ahead and ahead["due_at"] is not None else None
-        return Prospect(
-            int(ready["n"] or 0) if ready else 0, bool(ahead and ahead["running"]), due_at,
-            bool(ahead and ahead["paused"]),
-        )  # fmt: skip
+        row = await self._database.read(verb)
+        assert row is not None  # noqa: S101 - it has no FROM
+        due_at = int(row["due_at"]) if row["due_at"] is not None else None
+        return Prospect(int(row["ready"] or 0), bool(row["due"]), bool(row["running"]), due_at)
 
     async def completed(self) -> int:
         """How many tasks are completed."""
@@ -175,12 +188,14 @@ class Plain:
         return [str(r["task_id"]) for r in await self._database.read(verb)]
 
 
-async def _tell(tx: Transaction, type: str, now: int, claim: Claim) -> None:
-    task = claim.task
-    await tell(
-        tx, type, now, task_id=task.id, attempt=task.attempt, worker=claim.worker_id,
-        data={"title": task.title, "fence": claim.fence},
-    )  # fmt: skip
+def _told(type: str, claim: Claim) -> Told:
+    data = _as_json({"title": claim.task.title, "fence": claim.fence})
+    return type, claim.task_id, claim.task.attempt, claim.worker_id, data
+
+
+async def _tell(tx: Transaction, now: int, told: list[Told]) -> None:
+    if told:
+        await tx.run("add_events", now=now, events=_as_json(told))
 
 
 def _document(row: Row) -> JsonValue:

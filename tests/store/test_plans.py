@@ -23,7 +23,7 @@ HOT = {
     "list_expired": "tasks_leased",
     "list_standing": "tasks_leased",
     "find_outlook": "tasks_ready",
-    "count_ready": "tasks_ready",
+    "find_prospect": "tasks_ready",
 }
 BY_KEY = (
     "find_task", "renew_lease", "check_claim", "finish_task", "settle_task", "end_attempt", "record_landed",
