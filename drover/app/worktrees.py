@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from drover.domain.errors import GitError, NotFound, WrongState
 from drover.domain.models import Claim, Commit, Task, Worktree
 from drover.domain.states import State
 from drover.engine import hooks, workplace
+from drover.engine.gate import only_one_at_a_time
 from drover.engine.steps import Run
 from drover.engine.tools import Tools
 from drover.git.commit import take_tree
@@ -33,7 +35,8 @@ class Fate(NamedTuple):
 
 async def list_rows(tools: Tools) -> list[WorktreeRow]:
     """Every clone on disk. ``removable`` is what ``prune`` would remove; nothing is written for it."""
-    return [await _row(tools, path) for path in list_worktrees(tools.places.worktrees)]
+    async with _alone(tools):
+        return [await _row(tools, path) for path in list_worktrees(tools.places.worktrees)]
 
 
 async def prune(tools: Tools, *, dry_run: bool, everything: bool) -> list[WorktreeRow]:
@@ -42,20 +45,26 @@ async def prune(tools: Tools, *, dry_run: bool, everything: bool) -> list[Worktr
     Each only when all of it that git would keep has provably landed or is on a ref, which is made now
     where there is none. Ignored files are not work. With ``dry_run`` nothing is saved or removed.
     """
-    gone = []
-    for path in list_worktrees(tools.places.worktrees):
-        row = await _row(tools, path)
-        if not (row.removable or (everything and row.proof and row.status in ("failed", "cancelled"))):
-            continue
-        if not dry_run:
-            row = await _row(tools, path, save=True)
-            now = await tools.store.tasks.get(row.task_id)
-            if not row.proof or now.status.value != row.status:  # or taken up again while we looked
-                continue
-            await _run_before_remove(tools, now, path)
-            await workplace.remove(tools, now.id)
-        gone.append(row)
-    return gone
+    async with _alone(tools):
+        rows = [await _row(tools, path) for path in list_worktrees(tools.places.worktrees)]
+        going = [r for r in rows if r.removable or (everything and r.proof and r.status in ("failed", "cancelled"))]
+        if dry_run:
+            return going
+        gone = [await _remove(tools, row) for row in going]
+        return [row for row in gone if row is not None]
+
+
+async def _remove(tools: Tools, row: WorktreeRow) -> WorktreeRow | None:
+    """What it holds is saved where that is needed, then it goes; None when it stays after all."""
+    task = await tools.store.tasks.get(row.task_id)
+    if task.state is not State.RUNNING:
+        await _run_before_remove(tools, task, row.path)
+    row = await _row(tools, row.path, save=True)
+    now = await tools.store.tasks.get(row.task_id)
+    if not row.proof or (now.state, now.fence) != (task.state, task.fence):  # taken up again meanwhile
+        return None
+    await workplace.remove(tools, now.id)
+    return row
 
 
 async def restore(tools: Tools, task: Task) -> WorktreeRow:
@@ -66,13 +75,23 @@ async def restore(tools: Tools, task: Task) -> WorktreeRow:
     if task.state is State.RUNNING:
         raise WrongState(f"{task.id} is at work in its worktree", hint=f"drover info {task.id}")
     path = tools.places.worktree(task.id)
-    if not path.is_dir():
-        kept = await list_kept(tools.repo, task_id=task.id)
-        if not kept:
-            raise NotFound(f"nothing of {task.id} is kept", hint="work is kept for 14 days after its task was finished")
-        await workplace.remove(tools, task.id)  # what is remembered of the clone before
-        await restore_snapshot(tools.repo, kept[-1].ref, path)
-    return await _row(tools, path)
+    async with _alone(tools):
+        if not path.is_dir():
+            await _bring_back(tools, task, path)
+        return await _row(tools, path)
+
+
+async def _bring_back(tools: Tools, task: Task, path: Path) -> None:
+    kept = await list_kept(tools.repo, task_id=task.id)
+    if not kept:
+        raise NotFound(f"nothing of {task.id} is kept", hint="work is kept for 14 days after its task was finished")
+    await workplace.remove(tools, task.id)  # what is remembered of the clone before
+    await restore_snapshot(tools.repo, kept[-1].ref, path)
+
+
+def _alone(tools: Tools) -> AbstractAsyncContextManager[None]:
+    """Among the processes that look at worktrees: they share the index with which a clone is read."""
+    return only_one_at_a_time(tools.places.state / "worktrees.lock")
 
 
 async def _run_before_remove(tools: Tools, task: Task, path: Path) -> None:
@@ -123,7 +142,7 @@ async def _prove(tools: Tools, task: Task, path: Path, *, save: bool) -> str:
     base = await workplace.base_of(tools, task)
     if base is None:
         return ""
-    taken = await take_tree(tools.repo, path, base=base, scratch=tools.places.scratch(f"{task.id}.wip"))
+    taken = await take_tree(tools.repo, path, base=base, scratch=tools.places.scratch(f"{task.id}.proof"))
     if taken.refused:
         return ""
     if taken.tree == await tools.repo.tree(base):

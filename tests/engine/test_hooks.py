@@ -191,6 +191,19 @@ async def test_a_kill_in_the_middle_of_a_hook_repeats_only_the_command_that_was_
         assert (await drover.task(task.id)).state is State.COMPLETED
 
 
+async def test_a_worktree_that_is_pruned_is_taken_down_first(site: Site) -> None:
+    site.says("echo x > x.txt; exit 1")
+    hook = f"test -e x.txt && {note(site, 'down')}"
+    async with site.open(max_attempts=1, **{"hooks.before_remove": hook}) as drover:
+        task = await drover.add("Work")
+        await drover.run()
+        await drover.prune_worktrees(everything=True, dry_run=True)
+        assert notes(site) == []
+        await drover.prune_worktrees(everything=True)
+        assert notes(site) == ["down"]
+        assert not site.worktree(task.id).exists()
+
+
 # ---------------------------------------------------------------- approval
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import anyio
 import pytest
 
@@ -191,6 +194,21 @@ async def test_a_landed_worktree_with_later_edits_is_saved_before_it_goes(site: 
         [gone] = await drover.prune_worktrees()
         assert gone.proof == f"saved on refs/drover/wip/{task.id}/1"
         assert site.saved(task.id, 1, "later.txt") == "an afterthought"
+
+
+async def test_a_task_that_is_taken_up_while_its_worktree_is_looked_at_keeps_it(site: Site) -> None:
+    """Its before_remove hook takes its time; meanwhile the operator retries the task."""
+    retry = (
+        "import anyio, sys; from drover import app\nasync def main():\n async with app.open(repo=sys.argv[1]) as d: "
+    )
+    (site.top / "retry.py").write_text(f"{retry}await d.retry([sys.argv[2]], force=True)\nanyio.run(main)\n")
+    async with site.open(max_attempts=1) as drover:
+        id = await failed_task(site, drover)
+    again = f"PYTHONPATH={Path(__file__).parents[2]} {sys.executable} {site.top}/retry.py {site.root} {id}"
+    async with site.open(max_attempts=1, **{"hooks.before_remove": again}) as drover:
+        assert await drover.prune_worktrees(everything=True) == []
+        assert (await drover.task(id)).state is State.QUEUED
+    assert (site.worktree(id) / "src/work.txt").read_text() == "half\n"
 
 
 async def test_a_worktree_at_work_is_neither_pruned_nor_restored(site: Site) -> None:
