@@ -8,7 +8,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import anyio
@@ -20,9 +21,12 @@ from drover.app.backlog import Backlog
 from drover.domain.errors import LeaseLost, UsageError
 from drover.domain.models import ProcessIdentity, Run, Worker
 from drover.engine.workers import Stop
+from tests import postgres_server
+from tests.store.conftest import alone, say
 
 pytestmark = pytest.mark.anyio
 HERE = Path(__file__).parents[2]
+_numbers = count()
 
 
 class FakeClock:
@@ -43,8 +47,25 @@ class FakeClock:
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
+def file_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/backlog.db"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, file_url: str) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield file_url
+        return
+    try:
+        server = postgres_server.shared()
+    except postgres_server.NoServer as reason:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"no Postgres: {reason}")
+        pytest.skip(f"no Postgres: {reason}")
+    name = f"plain{os.getpid()}_{next(_numbers)}"
+    alone(say(server, f"CREATE DATABASE {name} STRATEGY file_copy"))
+    yield server.url(name)
+    alone(say(server, f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 async def nothing(job: drover.Job) -> None:
@@ -229,10 +250,10 @@ anyio.run(main)
 """
 
 
-async def test_a_killed_run_is_taken_up_without_running_finished_tasks_again(url: str, tmp_path: Path) -> None:
+async def test_a_killed_run_is_taken_up_without_running_finished_tasks_again(file_url: str, tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
     died = subprocess.run(
-        [sys.executable, "-c", DYING, url, str(ledger)], env={**os.environ, "PYTHONPATH": str(HERE)}, timeout=60,
+        [sys.executable, "-c", DYING, file_url, str(ledger)], env={**os.environ, "PYTHONPATH": str(HERE)}, timeout=60,
         check=False, capture_output=True,
     )  # fmt: skip
     assert died.returncode == -signal.SIGKILL, died.stderr
@@ -243,7 +264,7 @@ async def test_a_killed_run_is_taken_up_without_running_finished_tasks_again(url
         again.append(job.title)
         return job.title
 
-    async with drover.open(url, repo=None, agent=work) as d:
+    async with drover.open(file_url, repo=None, agent=work) as d:
         report = await d.run(workers=2)
         assert again == ["t6", "t7", "t8", "t9"]
         assert done == [f"t{n}" for n in range(6)]
@@ -251,14 +272,14 @@ async def test_a_killed_run_is_taken_up_without_running_finished_tasks_again(url
         tasks = await d.tasks()
         assert [t.result for t in tasks] == [f"t{n}" for n in range(10)]
         assert [t.failures for t in tasks] == [0] * 10, "a death uses up no attempt"
-    with sqlite3.connect(url.removeprefix("sqlite:///")) as db:
+    with sqlite3.connect(file_url.removeprefix("sqlite:///")) as db:
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-async def test_a_zombie_cannot_finish(url: str) -> None:
+async def test_a_zombie_cannot_finish(file_url: str) -> None:
     """A worker whose lease ended and whose task was given to another writes nothing, and takes nothing."""
     clock = FakeClock()
-    async with drover.open(url, repo=None, agent=nothing, clock=clock, lease_ms=1_000) as d:
+    async with drover.open(file_url, repo=None, agent=nothing, clock=clock, lease_ms=1_000) as d:
         task, other = await d.add("contested"), await d.add("another")
         workers = [
             Worker(id=id, host="here", process=ProcessIdentity(boot_id="b", pid=1, started=1)) for id in ("old", "new")
@@ -378,12 +399,12 @@ async def test_a_reset_task_forgets_its_result_and_runs_again(url: str) -> None:
         assert (await d.task(task.id)).result == "two"
 
 
-async def test_the_store_of_a_repository_is_refused(url: str, repository: Path) -> None:
-    async with drover.open(url, repo=repository) as project:
+async def test_the_store_of_a_repository_is_refused(file_url: str, repository: Path) -> None:
+    async with drover.open(file_url, repo=repository) as project:
         assert isinstance(project, Drover)
         await project.add("with git")
     with pytest.raises(UsageError, match="repository"):
-        async with drover.open(url, repo=None, agent=nothing):
+        async with drover.open(file_url, repo=None, agent=nothing):
             pass
 
 
