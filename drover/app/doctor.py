@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from drover.agents import registry
 from drover.app.readings import Check
 from drover.domain.errors import DroverError
-from drover.engine import reaper
+from drover.engine import reaper, space
 from drover.git.limits import find_limits
 from drover.process import end_marked, find_marked, is_alive
 
@@ -25,7 +25,7 @@ WAL_RESET_SAFE = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
 async def examine(drover: Drover, *, fix: bool) -> list[Check]:
     """Every check in order; with ``fix`` what is safe to repair is repaired."""
     found: list[Check] = []
-    for look in (_git, _agent, _disk, _store, _counters, _leftovers, _settings):
+    for look in (_git, _agent, _disk, _store, _counters, _leftovers, _hooks, _settings):
         try:
             found += [check async for check in look(drover, fix)]
         except DroverError as error:
@@ -70,6 +70,8 @@ async def _disk(drover: Drover, fix: bool) -> AsyncIterator[Check]:
     yield Check.model_validate(
         {"name": "disk", "level": level, "message": message, "fix": "" if level == "ok" else "free some space"}
     )
+    if (shortage := space.find_shortage(drover.places, drover.settings)) is not None:
+        yield Check(name="disk", level="problem", message=shortage, fix="free some space")
 
 
 async def _store(drover: Drover, fix: bool) -> AsyncIterator[Check]:
@@ -131,6 +133,16 @@ async def _leftovers(drover: Drover, fix: bool) -> AsyncIterator[Check]:
             "fix": "" if fix or not removable else "drover worktree prune",
         }
     )
+
+
+async def _hooks(drover: Drover, fix: bool) -> AsyncIterator[Check]:
+    commands = await drover.unapproved_hooks()
+    if commands:
+        yield Check(
+            name="hooks", level="problem",
+            message=f"nobody has approved what .drover.toml wants to run: {', '.join(commands)}",
+            fix="look at [hooks] there, then drover run --yes",
+        )  # fmt: skip
 
 
 async def _settings(drover: Drover, fix: bool) -> AsyncIterator[Check]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -14,6 +15,8 @@ from pathlib import Path
 from drover.domain.models import Claim
 from drover.engine.tools import Tools
 from drover.store.ports import BLOCK
+
+FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 
 @asynccontextmanager
@@ -33,14 +36,19 @@ async def ten(tools: Tools, claim: Claim) -> AsyncGenerator[int | None]:
 
 
 def _are_free(first: int) -> bool:
-    """Whether each can be bound, on all addresses; microseconds."""
-    for port in range(first, first + BLOCK):
-        with socket.socket() as probe:
+    """Whether each can be bound, on all addresses of either kind; microseconds."""
+    return all(_is_free(port, family) for port in range(first, first + BLOCK) for family in FAMILIES)
+
+
+def _is_free(port: int, family: socket.AddressFamily) -> bool:
+    try:
+        with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one in TIME_WAIT is free
-            try:
-                probe.bind(("", port))
-            except OSError:
-                return False
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            probe.bind(("", port))
+    except OSError as error:
+        return error.errno not in (errno.EADDRINUSE, errno.EACCES)  # otherwise there is no such kind of address here
     return True
 
 

@@ -217,11 +217,13 @@ async def test_what_the_repository_wants_to_run_is_approved_once_and_again_when_
         assert "before_agent: echo ran" in refusal.value.message
         assert "drover run --yes" in (refusal.value.hint or "")
         assert notes(site) == [], "not a word of it has run"
+        assert [c.level for c in await drover.doctor() if c.name == "hooks"] == ["problem"]
         await drover.approve_hooks()
         await drover.run()
     assert notes(site) == ["ran"]
     async with site.open() as drover:
         assert await drover.unapproved_hooks() == {}
+        assert [c for c in await drover.doctor() if c.name == "hooks"] == []
     text = (site.root / ".drover.toml").read_text().replace("echo ran", "echo other")
     (site.root / ".drover.toml").write_text(text)
     async with site.open() as drover:

@@ -52,8 +52,8 @@ async def test_agents_that_work_at_once_listen_on_different_ports(site: Site) ->
         assert await drover.store.ports.leased(tools.host) == frozenset(), "freed with their claims"
 
 
-async def test_a_block_that_somebody_listens_on_is_passed_over(site: Site) -> None:
-    site.says(f"echo $DROVER_PORT > {site.top}/port; echo x > x.txt")
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+async def test_a_block_that_somebody_listens_on_is_passed_over(site: Site, address: str) -> None:
     async with site.open() as drover:
         task = await drover.add("Work")
         tools = await drover.tools()
@@ -61,7 +61,12 @@ async def test_a_block_that_somebody_listens_on_is_passed_over(site: Site) -> No
         await drover.store.workers.start_run(await drover._asked(1, None, (), None), [worker])
         claim = await drover.store.claims.claim(worker)
         assert claim is not None and claim.first_port is not None
-        with socket.create_server(("127.0.0.1", claim.first_port + 7)):
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        try:
+            server = socket.create_server((address, claim.first_port + 7), family=family)
+        except OSError:
+            pytest.skip(f"there is no {address} here")
+        with server:
             async with ports.ten(tools, claim) as first:
                 assert first is not None and first != claim.first_port
                 assert await drover.store.ports.leased(tools.host) == {first}, "the store knows of it"
@@ -125,6 +130,7 @@ async def test_the_floor_is_measured_where_the_state_is_and_can_be_turned_off(si
         drover = await stack.enter_async_context(site.open(**{"disk.floor": "60000T"}))
         [note] = (await drover.status()).notes
         assert str(drover.places.state) in note
+        assert [check.level for check in await drover.doctor() if check.message == note] == ["problem"]
         assert abs(space.free_bytes(drover.places) - shutil.disk_usage(Path(site.root)).free) < 1 << 30
     async with site.open(**{"disk.floor": "0"}) as drover:
         assert (await drover.status()).notes == ()
