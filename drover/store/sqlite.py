@@ -63,7 +63,7 @@ class SqliteTransaction:
         cursor = self._execute(query, values)
         # Naming the columns once, not for every row, halves what a thousand rows cost.
         cursor.row_factory = None
-        names = [column[0] for column in cursor.description]
+        names = [column[0] for column in cursor.description or ()]  # none for a statement that returns no rows
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
     async def one(self, query: str, **values: Value) -> Row | None:
