@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from scripts.bench import scale
-from scripts.bench.runner import ROOT
+from scripts.bench.runner import ENVIRONMENT
 
 TIMES = 7
 TASKS = 100_000
@@ -28,7 +27,7 @@ def measure(place: Path) -> dict[str, Any]:
     """Median milliseconds of each."""
     repo = place / "repo"
     repo.mkdir()
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "GIT_CONFIG_GLOBAL": "/dev/null"}
+    env = {**ENVIRONMENT, "GIT_CONFIG_GLOBAL": "/dev/null"}
     for argv in (["init", "-q", "-b", "main"], ["-c", "user.name=B", "-c", "user.email=b@b", "commit", "-q", "-m",
                  "first", "--allow-empty"]):  # fmt: skip
         subprocess.run(["git", *argv], cwd=repo, env=env, check=True)

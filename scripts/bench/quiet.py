@@ -14,7 +14,7 @@ import anyio
 import psutil
 
 import drover
-from scripts.bench.runner import ROOT
+from scripts.bench.runner import ENVIRONMENT
 
 SETTLE_S, WATCH_S = 7.0, 20.0
 ROUNDS = 40
@@ -91,4 +91,4 @@ def hop_between_processes(url: str = "") -> float:
 
 
 def _python(code: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    return subprocess.Popen([sys.executable, "-c", code], env=ENVIRONMENT)
