@@ -39,12 +39,16 @@ class Reading:
     """What one run has said so far. Sees every line once, in order; keeps only what the report needs."""
 
     session_id: str | None = None
+    in_vain: bool = False  # it waits for what will not come soon: it is stopped, and its report says until when
 
     def event(self, event: Json) -> None:
         """A JSON object."""
 
     def line(self, text: str) -> None:
         """A line that is none."""
+
+    def complaint(self, text: str) -> None:
+        """A line on its standard error."""
 
 
 R = TypeVar("R", bound=Reading)
@@ -143,11 +147,15 @@ class Program(ABC, Generic[R]):
             timeout_s=job.timeout_s,
             stall_s=job.stall_s or None,
         )
-        watch = _Watch(host, start, self.read(), Follower(launch.output_path))
+        watch = _Watch(host, start, self.read(), Follower(launch.output_path), Follower(job.log_dir / "errors.txt"))
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(watch.follow)
-                exit = await supervise(launch, watch, hurry=host.hurry, changed=_Changes(job.worktree).since)
+                exit = Exit(lost=True)
+                with watch.patience:
+                    exit = await supervise(launch, watch, hurry=host.hurry, changed=_Changes(job.worktree).since)
+                if watch.patience.cancelled_caught:
+                    exit = adopt(launch.record_path) or exit
                 tasks.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             error = sole_error(group)
@@ -181,11 +189,13 @@ class Program(ABC, Generic[R]):
 class _Watch(Generic[R]):
     """Reads along while the agent works, and passes on what the host must know at once."""
 
-    def __init__(self, host: AgentHost, start: Start, reading: R, follower: Follower) -> None:
+    def __init__(self, host: AgentHost, start: Start, reading: R, follower: Follower, errors: Follower) -> None:
         self._host = host
         self._start = start
         self.reading = reading
         self.follower = follower
+        self.patience = anyio.CancelScope()  # cancelled when it waits in vain
+        self._errors = errors
         self._moved = anyio.Event()
 
     async def started(self, identity: ProcessIdentity) -> None:
@@ -201,6 +211,12 @@ class _Watch(Generic[R]):
             await self._moved.wait()
             self._moved = anyio.Event()
             await _feed(self.reading, self.follower)
+            while (lines := self._errors.read()) is not None:
+                for line in lines:
+                    self.reading.complaint(line.decode(errors="replace"))
+                await anyio.lowlevel.checkpoint()
+            if self.reading.in_vain:
+                self.patience.cancel()
             if self.reading.session_id is not None and self.reading.session_id != known:
                 known = self.reading.session_id
                 await self._host.session(known)

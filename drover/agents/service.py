@@ -11,6 +11,7 @@ from drover.domain.clock import SystemClock
 from drover.domain.models import AgentReport
 from drover.domain.verdicts import Outcome
 
+LONG_WAIT_S = 300.0
 NOT_THERE = frozenset({408, 500, 502, 503, 504, 522, 524, 529})  # answers of a service that will be back
 _STATUS = re.compile(r"(?:status:?|\"code\": ?|API Error:|statusCode\"?:) ?(\d{3})\b")
 _PAY = re.compile(
@@ -48,6 +49,7 @@ _IN = re.compile(
     re.IGNORECASE,
 )
 _PART = re.compile(r"(\d+(?:\.\d+)?) ?(ms|milli|s|m|h|d|)", re.IGNORECASE)
+_WAITS = re.compile(r"retrying (?:after|in) (\d+)(ms|s)\b", re.IGNORECASE)
 _RESETS_AT = re.compile(r"resets_at\\?\": ?(\d{10})\b")
 _UNITS = {"ms": 0.001, "milli": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -77,6 +79,14 @@ def report_of(said: str, status: int = 0, *, sign_in: str, now: datetime | None 
 def limit_in(said: str, now: datetime | None = None) -> AgentReport | None:
     """The limit that the words tell of, or None; for an agent that was stopped while it waited for one to end."""
     return _limit(said, status_in(said), now)
+
+
+def is_long_wait(line: str) -> bool:
+    """Whether an agent's complaint says that it is going to sleep until a limit ends, far too long to wait for it."""
+    if match := _WAITS.search(line):
+        return float(match[1]) * _UNITS[match[2].lower()] > LONG_WAIT_S
+    # OpenCode's own log: it tries again in silence, for days if need be.
+    return "level=ERROR" in line and _USAGE.search(line) is not None
 
 
 def status_in(said: str) -> int:

@@ -38,6 +38,11 @@ class Talk(Reading):
         self.cost_usd = 0.0
         self.turns = 0
 
+    def complaint(self, text: str) -> None:
+        if service.is_long_wait(text):
+            self.in_vain = True
+            self.failed(text)
+
     def failed(self, why: str, status: int = 0) -> None:
         """Something went wrong, perhaps not for good: a later success takes it back."""
         self.finished, self.failure, self.status = False, why or self.failure, status or self.status
@@ -89,8 +94,10 @@ class Talker(Program[T]):
     def report(self, job: AgentJob, ended: Ended[T]) -> AgentReport:
         reading = ended.reading
         report = endings.of_process(ended.exit)
-        if report is not None and report.outcome == Outcome.STALLED:
-            # Some sleep a limit out, for hours, and say so only on their standard error.
+        if reading.in_vain and not reading.finished:
+            report = service.report_of(reading.failure, sign_in=self.sign_in_advice)
+        elif report is not None and report.outcome == Outcome.STALLED:
+            # Some sleep a limit out, for hours, and have said so in a word at most.
             report = service.limit_in(reading.failure or ended.errors[-COMPLAINT:]) or report
         if report is None and reading.denied:
             report = self._refused(reading)

@@ -6,9 +6,11 @@ written by hand after their documentation.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from drover.agents import registry
@@ -24,7 +26,7 @@ from drover.agents.talk import Talker
 from drover.domain.errors import SettingsError
 from drover.domain.models import AgentReport, Usage
 from drover.domain.verdicts import Outcome
-from drover.process import Exit
+from drover.process import Exit, find_marked
 
 from .conftest import Host, MakeJob
 
@@ -239,3 +241,28 @@ async def test_opencode_finds_the_session_of_a_run_that_was_killed_before_its_fi
     settings = AgentSettings(type="opencode", argv=(str(program),))
     await OpenCode().work(job.model_copy(update={"settings": settings}), host)
     assert host.starts == [("ses_2", "continued")]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("gemini", "Your quota will reset after 1h0m0s.. Retrying after 3600000ms..."),
+        ("opencode", 'level=ERROR error.error="AI_APICallError: Monthly usage limit reached"'),
+    ],
+)
+async def test_one_that_goes_to_sleep_for_hours_is_stopped_and_its_limit_is_told(
+    make_job: MakeJob, host: Host, tmp_path: Path, name: str, said: str
+) -> None:
+    program = tmp_path / name
+    program.write_text(f"#!/bin/sh\necho '{said}' >&2\nexec sleep 300\n")
+    program.chmod(0o755)
+    job = make_job(settings=AgentSettings(type=name, argv=(str(program),)))
+    began = time.time()
+    with anyio.fail_after(20):
+        report = await driver(name).work(job, host)
+    assert report.outcome == Outcome.USAGE_LIMIT
+    assert find_marked(job.marker) == []
+    if name == "gemini":
+        assert report.until is not None
+        assert began + 3599 < report.until / 1000 < time.time() + 3601

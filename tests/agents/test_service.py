@@ -70,3 +70,18 @@ def test_failures_of_the_service_are_told_from_those_of_the_work(said: str, stat
 def test_a_day_ends_at_midnight_of_its_place() -> None:
     found = service.next_midnight("America/Los_Angeles", NOW)
     assert datetime.fromtimestamp(found / 1000, UTC) == datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("line", "long"),
+    [
+        ("Your quota will reset after 3h20m10s.. Retrying after 12651537ms...", True),
+        ("Attempt 1 failed: slow down. Retrying after 5237ms...", False),
+        ("Retrying in 60s (attempt 1/10): [API Error: 429 slow down]", False),
+        ("Retrying in 3600s (attempt 1/10): [API Error: 429 slow down]", True),
+        ('level=ERROR message="stream error" error.error="AI_APICallError: Monthly usage limit reached"', True),
+        ('level=ERROR message="stream error" error.error="AI_APICallError: Overloaded"', False),
+    ],
+)
+def test_a_long_sleep_is_told_from_a_short_one(line: str, long: bool) -> None:
+    assert service.is_long_wait(line) == long
