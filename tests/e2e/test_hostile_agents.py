@@ -53,7 +53,9 @@ def test_no_trap_of_an_agent_goes_off_in_a_whole_life(project: Project, tmp_path
     assert set(TRAPS) - planted == set(), "every trap was planted"
     went_off = {names[path.parent.name]: path.read_text() for path in home.glob("*/fired")}
     assert went_off == {}
-    refused = {names[id] for id, task in tasks.items() if task["status"] != "completed"}
+    # Two traps write the same .gitattributes, and these agents resolve nothing: a conflict is no trap gone off.
+    left = {id: task["last_error"]["class"] for id, task in tasks.items() if task["status"] != "completed"}
+    refused = {names[id] for id, why in left.items() if why != "conflict"}
     assert all("repositor" in name or "submodule" in name for name in refused), "what is harmless has landed"
     assert [path.read_text() for path in home.glob("*/outside/*")] == ["kept\n"], "nothing was written through a link"
     assert (project.root / ".git" / "config").read_bytes() == config
