@@ -87,7 +87,7 @@ def _start(
             stdout=errors,
             stderr=errors,
             start_new_session=True,
-        )
+        )  # fmt: skip
 
 
 def _wait(child: subprocess.Popen[bytes], place: str) -> None:
