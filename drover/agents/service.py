@@ -45,7 +45,8 @@ _AT = re.compile(
 )
 _UNIT = r"(?:ms|milliseconds?|seconds?|secs?|s|minutes?|mins?|m|hours?|h|days?|d)(?![a-z])"
 _IN = re.compile(
-    rf"(?:try again in|reset after|retrying (?:after|in)|retry-after\"?:) ?\"?((?:\d+(?:\.\d+)? ?(?:{_UNIT})?,? ?)+)",
+    r"(?:try again in|reset after|retry(?:ing)? (?:after|in)|retry-after\"?:) ?\"?"
+    rf"((?:\d+(?:\.\d+)? ?(?:{_UNIT})?,? ?)+)",
     re.IGNORECASE,
 )
 _PART = re.compile(r"(\d+(?:\.\d+)?) ?(ms|milli|s|m|h|d|)", re.IGNORECASE)
@@ -95,11 +96,12 @@ def status_in(said: str) -> int:
     return int(found[-1]) if found else 0
 
 
-def until(said: str, now: datetime) -> int | None:
+def until(said: str, now: datetime | None = None) -> int | None:
     """When a limit ends, in unix ms, out of the wordings of all these agents; None when they tell no time.
 
     A time of day is taken as UTC, so an agent that tells local time has to be run with ``TZ=UTC``.
     """
+    now = now or _now()
     if match := _RESETS_AT.search(said):
         return int(match[1]) * 1000
     if match := _AT.search(said):

@@ -18,6 +18,7 @@ from drover.domain.verdicts import Outcome
 from drover.process import TooMuchOutput, run
 
 COMPLAINT = 2_000  # of the end of its standard error, where its events do not say why it failed
+LIMITS = frozenset({Outcome.RATE_LIMITED.value, Outcome.USAGE_LIMIT.value})
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "NODE_EXTRA_CA_CERTS")
 _VERSION = re.compile(r"\d+\.\d+\.\d+(?:[-+.]\w+)*")
 
@@ -107,6 +108,8 @@ class Talker(Program[T]):
             question = endings.question_in(reading.words)
             outcome = Outcome.QUESTION if question else Outcome.DONE
             report = AgentReport(outcome=outcome, question=question, reason=question)
+        if report.outcome in LIMITS and report.until is None:
+            report = report.model_copy(update={"until": service.until(ended.errors[-COMPLAINT:])})
         return report.model_copy(update={"summary": reading.words, "usage": self.usage(job, ended)})
 
     def _refused(self, reading: T) -> AgentReport:

@@ -14,12 +14,12 @@ OF_THE_PROVIDER = OF_THE_ACCOUNT | {Outcome.OVERLOADED.value}
 async def wait_out(run: Run, report: AgentReport) -> Parked:
     """The wait that an execution's report asks for; a limit is made known to the tasks that have not begun.
 
-    Until the time that the provider told. Without one, or when that has passed and it still refuses,
-    later and later with each execution in a row that came to nothing but this.
+    Until the time that the provider told, and at least later and later with each execution in a row that
+    came to nothing but this: it may tell no time, or one after which it still refuses.
     """
     tools, until = run.tools, report.until
-    if report.outcome in OF_THE_PROVIDER and (until is None or until <= tools.clock.now()):
-        until = tools.clock.now() + backoff_ms(await _refusals(run), tools.rng)
+    if report.outcome in OF_THE_PROVIDER:
+        until = max(until or 0, tools.clock.now() + backoff_ms(await _refusals(run), tools.rng))
     if report.outcome in OF_THE_ACCOUNT and until is not None:
         agent = tools.agent_of(run.claim.task)
         await tools.store.limits.note(agent, until, reason=report.outcome, detail=report.reason)

@@ -157,6 +157,28 @@ async def test_a_usage_limit_is_understood(real: Real, make_real_job: MakeRealJo
         assert began + 3500 < report.until / 1000 < time.time() + 3600  # told to the minute, an hour ahead
 
 
+@each("opencode")
+async def test_one_that_would_sleep_a_limit_out_is_stopped(real: Real, make_real_job: MakeRealJob, host: Host) -> None:
+    fault = {"status": 429, "message": "Monthly usage limit reached", "retry_after": 3600, "times": -1}
+    with anyio.fail_after(60):
+        report = await real.agent.work(make_real_job({"say": "x", "fault": fault}), host)
+    assert report.outcome == Outcome.USAGE_LIMIT
+
+
+@each("gemini")
+async def test_the_end_of_a_limit_is_read_from_its_complaints(
+    real: Real, make_real_job: MakeRealJob, host: Host
+) -> None:
+    retry = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "12010s"}
+    error = {"code": 429, "message": "slow down", "status": "RESOURCE_EXHAUSTED", "details": [retry]}
+    fault = {"status": 429, "body": {"error": error}, "times": -1}
+    began = time.time()
+    report = await real.agent.work(make_real_job({"say": "x", "fault": fault}), host)
+    assert report.outcome == Outcome.RATE_LIMITED
+    assert report.until is not None
+    assert began + 12_010 <= report.until / 1000 <= time.time() + 12_010
+
+
 @each("codex", "copilot", "opencode", "qwen")
 async def test_a_key_that_is_refused_is_told_apart(real: Real, make_real_job: MakeRealJob, host: Host) -> None:
     fault = {"status": 401, "message": "invalid api key", "times": -1}

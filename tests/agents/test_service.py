@@ -29,6 +29,7 @@ CODEX = "You’ve hit your usage limit. Upgrade to Pro (https://chatgpt.com/expl
          "2026-11-23T00:20:10"),
         ("Attempt 1 failed: status 429. Retrying after 90000ms...", Outcome.RATE_LIMITED, "2026-11-22T21:01:30"),
         ('slow down\nretry-after: 3600', Outcome.RATE_LIMITED, "2026-11-22T22:00:00"),
+        ("TerminalQuotaError: slow down\nSuggested retry after 12010s.", Outcome.RATE_LIMITED, "2026-11-23T00:20:10"),
         ('{"error":{"type":"usage_limit_reached","resets_at": 1795385106}}', Outcome.USAGE_LIMIT,
          "2026-11-22T22:05:06"),
         ("You've hit your limit · resets 10pm (America/New_York)", Outcome.USAGE_LIMIT, "2026-11-23T03:00:00"),
