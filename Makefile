@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types floors unit agents format schema docs sizes lock wheel clean
+.PHONY: help setup demo test check lint types floors unit sweep agents format schema docs sizes lock wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ floors: $(VENV)/.dev
 
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
+
+sweep: $(VENV)/.dev ## the long sweeps that the gate only samples: every kill point of git and of a run
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow
 
 agents: $(VENV)/.dev ## install the real agent CLIs from npm into .cache/agents
 	$(BIN)/python scripts/install_agents.py
