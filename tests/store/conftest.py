@@ -26,6 +26,7 @@ from tests.postgres_server import NoServer, Server
 LEASE_MS = 60_000
 PROJECT = "test"
 TEMPLATE = "drover_template"
+PASSWORD = "open s@me"
 _numbers = count()
 
 
@@ -107,6 +108,8 @@ async def _ensure_template(server: Server) -> None:
     try:
         if await connection.fetchval("SELECT true FROM pg_database WHERE datname = $1", TEMPLATE):
             return
+        await connection.execute("CREATE ROLE guest LOGIN")
+        await connection.execute(f"CREATE ROLE secured LOGIN PASSWORD '{PASSWORD}'")  # see pg_hba.conf
         await connection.execute("CREATE DATABASE unfinished")
         async with open_store(server.url("unfinished"), project_id=PROJECT):
             pass
