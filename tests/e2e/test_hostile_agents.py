@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Project
-from tests.e2e.trap_agent import TRAPS
+from tests.e2e.trap_agent import all_traps
 
+TRAPS = all_traps()
 AGENT = Path(__file__).with_name("trap_agent.py")
 ADD = """
 import anyio, json, sys

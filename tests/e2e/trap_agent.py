@@ -10,10 +10,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-sys.path.insert(0, str(Path(__file__).parents[2]))  # an agent's environment has no PYTHONPATH
-
-from tests.git.test_hostile import VECTORS, Trap
+if TYPE_CHECKING:
+    from tests.git.test_hostile import Plant, Trap
 
 
 def git(where: Path, *argv: str, ok: bool = True) -> str:
@@ -35,17 +35,22 @@ def leave_links(trap: Trap) -> None:
     (trap.clone / "dir").symlink_to(outside)
 
 
-TRAPS = {**VECTORS, "links out of the tree": leave_links}
+def all_traps() -> dict[str, Plant]:
+    from tests.git.test_hostile import VECTORS
+
+    return {**VECTORS, "links out of the tree": leave_links}
 
 
 def main() -> int:
     prompt = sys.stdin.read()
-    name = next(name for name in TRAPS if f"TRAP<{name}>" in prompt)
     home = Path(sys.argv[1]) / os.environ["DROVER_TASK_ID"]
     if not home.exists():
+        sys.path.insert(0, str(Path(__file__).parents[2]))  # an agent's environment has no PYTHONPATH
+        from tests.git.test_hostile import Trap
+
         home.mkdir()
         trap = Trap(Path.cwd(), git, home)
-        TRAPS[name](trap)
+        next(plant for name, plant in all_traps().items() if f"TRAP<{name}>" in prompt)(trap)
         trap.mark.unlink(missing_ok=True)  # planting itself may have set it off
         (home / "planted").touch()
         Path("half.txt").write_text("half\n")
