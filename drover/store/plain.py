@@ -15,10 +15,9 @@ from pydantic import JsonValue
 from drover.domain.clock import Clock
 from drover.domain.errors import LeaseLost
 from drover.domain.models import Claim, Worker
-from drover.store.database import Database, Row, Transaction
+from drover.store.database import Database, Row, Transaction, Value
+from drover.store.events import Told, tell_all, told
 from drover.store.rows import task_of
-
-_as_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class Taken(NamedTuple):
@@ -44,9 +43,6 @@ class Prospect(NamedTuple):
     due_at: int | None  # when the next one is due
 
 
-Told = tuple[str, str, int | None, str | None, str]  # an event: type, task, attempt, worker, data as JSON
-
-
 class Plain:
     """Verbs of claims without git. ``lease_ms`` is how long one lasts unrenewed."""
 
@@ -59,9 +55,9 @@ class Plain:
         """The best ready task (priority, then age); None when there is none. See :meth:`wake_due`."""
 
         async def verb(tx: Transaction) -> Taken | None:
-            now, told = self._clock.now(), list[Told]()
-            taken = await self._take(tx, worker, now, told)
-            await _tell(tx, now, told)
+            now, events = self._clock.now(), list[Told]()
+            taken = await self._take(tx, worker, now, events)
+            await tell_all(tx, now, events)
             return taken
 
         return await self._database.write(verb)
@@ -82,22 +78,22 @@ class Plain:
             if changed != 1:
                 raise LeaseLost(f"{task.id} is no longer held by {claim.worker_id} (fence {claim.fence})")
             await tx.run("end_attempt", task_id=task.id, fence=claim.fence, outcome="done", error=None, now=now)
-            told = [_told("task.completed", claim)]
+            events = [_told("task.completed", claim)]
             freed = [
                 str(row["id"])
                 for row in await tx.all("lower_dependents", blocker_id=task.id)
                 if row["open_blockers"] == 0 and row["state"] == "queued"
             ]
-            told += [("task.ready", id, None, None, _as_json({"after": task.id})) for id in freed]
-            follows = await self._take(tx, then, now, told) if then else None
-            await _tell(tx, now, told)
+            events += [told("task.ready", id, {"after": task.id}) for id in freed]
+            follows = await self._take(tx, then, now, events) if then else None
+            await tell_all(tx, now, events)
             if len(freed) > (follows is not None) + idle:
                 tx.ring()
             return Finished(len(freed), follows)
 
         return await self._database.write(verb)
 
-    async def _take(self, tx: Transaction, worker: Worker, now: int, told: list[Told]) -> Taken | None:
+    async def _take(self, tx: Transaction, worker: Worker, now: int, events: list[Told]) -> Taken | None:
         lease_until = tx.lease_now + self.lease_ms
         row = await tx.one("start_task", worker_id=worker.id, lease_until=lease_until, now=now)
         if row is None:
@@ -114,7 +110,7 @@ class Plain:
             now=now,
         )
         claim = Claim(task=task, fence=task.fence, worker_id=worker.id, lease_until=lease_until)
-        told.append(_told("task.claimed", claim))
+        events.append(_told("task.claimed", claim))
         results = await tx.all("list_results_of_blockers", task_id=task.id)
         return Taken(claim, {str(r["blocker_id"]): _document(r) for r in results})
 
@@ -189,13 +185,9 @@ class Plain:
 
 
 def _told(type: str, claim: Claim) -> Told:
-    data = _as_json({"title": claim.task.title, "fence": claim.fence})
-    return type, claim.task_id, claim.task.attempt, claim.worker_id, data
-
-
-async def _tell(tx: Transaction, now: int, told: list[Told]) -> None:
-    if told:
-        await tx.run("add_events", now=now, events=_as_json(told))
+    task = claim.task
+    data: dict[str, Value] = {"title": task.title, "fence": claim.fence}
+    return told(type, task.id, data, attempt=task.attempt, worker=claim.worker_id, epic_id=task.epic_id)
 
 
 def _document(row: Row) -> JsonValue:

@@ -18,7 +18,7 @@ from drover.domain.ids import new_id
 from drover.domain.models import NewTask, Task
 from drover.domain.states import DEAD, TERMINAL, State, Status, status_of
 from drover.store.database import Database, Row, Transaction, Value
-from drover.store.events import tell
+from drover.store.events import Told, tell, tell_all, told
 from drover.store.rows import task_of
 
 ID_TRIES_PER_LENGTH = 8
@@ -182,16 +182,22 @@ class Tasks:
                 await tx.one("lock_graph")
             ids: list[str] = []
             keys: dict[str, str] = {}
+            put_off = _PutOff([], [])
             for new in news:
-                ids.append(await self._insert(tx, new, now, by, keys))
+                if new.parent_id is not None:
+                    await put_off.write(tx, now)  # a sub-task's place is found by its parent's edges
+                ids.append(await self._insert(tx, new, now, by, keys, put_off))
                 if new.key is not None:
                     keys[new.key] = ids[-1]
+            await put_off.write(tx, now)
             tx.ring()
             return await _load_these(tx, ids, now)
 
         return await self._database.write(verb)
 
-    async def _insert(self, tx: Transaction, new: NewTask, now: int, by: str | None, keys: Mapping[str, str]) -> str:
+    async def _insert(
+        self, tx: Transaction, new: NewTask, now: int, by: str | None, keys: Mapping[str, str], put_off: _PutOff
+    ) -> str:
         if new.key is not None and (row := await tx.one("find_task_by_key", key=new.key)):
             return str(row["id"])
         blockers = dict.fromkeys([keys.get(name) or await resolve(tx, name) for name in new.blocked_by], "asked")
@@ -230,6 +236,10 @@ class Tasks:
             await tx.run("set_input", id=id, input=json.dumps(new.input))
         for label in dict.fromkeys(new.labels):
             await tx.run("add_label", task_id=id, label=label)
+        if parent is None:
+            put_off.edges.extend((id, blocker) for blocker in blockers)
+            put_off.events.append(told("task.created", id, {"title": new.title, "by": by}, epic_id=epic_id))
+            return id
         for blocker, kind in blockers.items():
             await tx.run("add_blocker", task_id=id, blocker_id=blocker, kind=kind, now=now)
         if blockers:
@@ -477,6 +487,22 @@ class Tasks:
             return await get_task(tx, task.id, now)
 
         return await self._database.write(whole)
+
+
+class _PutOff(NamedTuple):
+    """What adding many tasks leaves to be written in one statement of each kind."""
+
+    edges: list[tuple[str, str]]
+    events: list[Told]
+
+    async def write(self, tx: Transaction, now: int) -> None:
+        if self.edges:
+            edges = json.dumps(self.edges)
+            await tx.run("add_blockers", edges=edges, now=now)
+            await tx.run("recount_blockers_among", ids=json.dumps(list(dict.fromkeys(id for id, _ in self.edges))))
+        await tell_all(tx, now, self.events)
+        self.edges.clear()
+        self.events.clear()
 
 
 _EDITABLE = (

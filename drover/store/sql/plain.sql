@@ -48,11 +48,3 @@ SELECT (SELECT count(*) FROM (SELECT number FROM tasks /*pg: */ INDEXED BY tasks
        EXISTS (SELECT 1 FROM tasks /*pg: */ INDEXED BY tasks_leased /*:pg*/ WHERE state = 'running') AS running,
        (SELECT min(due_at) FROM tasks /*pg: */ INDEXED BY tasks_due /*:pg*/
          WHERE state = 'waiting' AND due_at > :now) AS due_at;
-
--- name: add_events
--- :events is a JSON list of [type, task_id, attempt, worker, data]; one statement for all that a verb tells.
-INSERT INTO events (type, at, task_id, attempt, worker, data)
-SELECT /*pg: value ->> 0, CAST(:now AS bigint), value ->> 1, CAST(value ->> 2 AS bigint), value ->> 3, value ->> 4
-  FROM json_array_elements(CAST(:events AS json)) */
-       json_extract(value, '$[0]'), :now, json_extract(value, '$[1]'), json_extract(value, '$[2]'),
-       json_extract(value, '$[3]'), json_extract(value, '$[4]') FROM json_each(:events) /*:pg*/;

@@ -22,3 +22,24 @@ UNION ALL SELECT task_id, 'blocker', blocker_id FROM blockers
 UNION ALL SELECT blocker_id, 'dependent', task_id FROM blockers
  WHERE blocker_id IN (SELECT /*pg: json_array_elements_text(CAST(:ids AS json)) */ value FROM json_each(:ids) /*:pg*/)
  ORDER BY 3;
+
+-- name: add_events
+-- :events is a JSON list of [type, task_id, attempt, worker, data, epic_id]; one statement for all that a verb tells.
+INSERT INTO events (type, at, task_id, attempt, worker, data, epic_id)
+SELECT /*pg: value ->> 0, CAST(:now AS bigint), value ->> 1, CAST(value ->> 2 AS bigint), value ->> 3, value ->> 4,
+       value ->> 5 FROM json_array_elements(CAST(:events AS json)) */
+       json_extract(value, '$[0]'), :now, json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+       json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]')
+  FROM json_each(:events) /*:pg*/;
+
+-- name: add_blockers
+-- :edges is a JSON list of [task_id, blocker_id] of tasks that have just been added.
+INSERT INTO blockers (task_id, blocker_id, created_at)
+SELECT /*pg: value ->> 0, value ->> 1, CAST(:now AS bigint) FROM json_array_elements(CAST(:edges AS json)) */
+       json_extract(value, '$[0]'), json_extract(value, '$[1]'), :now FROM json_each(:edges) /*:pg*/;
+
+-- name: recount_blockers_among
+UPDATE tasks
+   SET open_blockers = (SELECT count(*) FROM blockers b JOIN tasks t ON t.id = b.blocker_id
+                         WHERE b.task_id = tasks.id AND t.landed_at IS NULL)
+ WHERE id IN (SELECT /*pg: json_array_elements_text(CAST(:ids AS json)) */ value FROM json_each(:ids) /*:pg*/);
