@@ -56,9 +56,15 @@ async def capture(case: str, place: Path) -> None:
         return
     (place / "worktree").mkdir(parents=True)
     (place / "home").mkdir()
+    (place / "scratch").mkdir()
     with model_server(place) as model:
         real.configure(place / "home", model.url)
-        base = {"PATH": os.environ["PATH"], "HOME": str(place / "home"), "TERM": "dumb", "TMPDIR": "/var/tmp"}
+        base = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(place / "home"),
+            "TERM": "dumb",
+            "TMPDIR": str(place / "scratch"),
+        }
         job = AgentJob(
             task_id="task-x", attempt=1, fence=1, prompt=plan(case, *turns), follow_up="", worktree=place / "worktree",
             log_dir=place / "log", marker=f"capture-{case}.", timeout_s=120, env={**base, **real.env(model.url)},
@@ -85,7 +91,7 @@ def trimmed(event: Any) -> Any:
 
 async def main(cases: list[str]) -> None:
     for case in cases or CASES:
-        place = Path(tempfile.mkdtemp(dir="/var/tmp"))
+        place = Path(tempfile.mkdtemp())
         await capture(case, place)
         shutil.rmtree(place)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +18,9 @@ import pytest
 from drover.agents.base import AgentJob
 from drover.domain.models import AgentReport
 from drover.domain.verdicts import Outcome
+from drover.engine.tools import Places
 from drover.process import adopt, find_marked
+from tests.conftest import Git
 
 from .conftest import Host, MakeJob
 from .rig import REAL, ModelServer, Real, model_server, plan
@@ -46,9 +51,17 @@ def model(tmp_path: Path, real: Real) -> Iterator[ModelServer]:
 
 
 @pytest.fixture
-def make_real_job(make_job: MakeJob, real: Real, model: ModelServer) -> MakeRealJob:
+def scratch(tmp_path: Path) -> Path:
+    """For their temporary files; Codex wants its own home to be outside of it."""
+    place = tmp_path / "scratch"
+    place.mkdir()
+    return place
+
+
+@pytest.fixture
+def make_real_job(make_job: MakeJob, real: Real, model: ModelServer, scratch: Path) -> MakeRealJob:
     def make(*turns: dict[str, Any], **more: object) -> AgentJob:
-        env = {**real.env(model.url), "TERM": "dumb", "TMPDIR": "/var/tmp"}
+        env = {**real.env(model.url), "TERM": "dumb", "TMPDIR": str(scratch)}
         job = make_job(plan(real.agent.name, *turns), env=env, settings=real.settings, timeout_s=100.0, **more)
         real.configure(Path(job.env["HOME"]), model.url)
         return job
@@ -116,6 +129,45 @@ async def test_killed_in_mid_turn_the_same_session_goes_on(
     assert (job.worktree / "two.txt").exists()
     assert before == [0, 1]
     assert 0 not in model.turns[2:]  # the model was sent what had been done
+
+
+@each()
+async def test_killed_together_with_drover_the_same_session_goes_on(
+    real: Real, model: ModelServer, repository: Path, scratch: Path, git: Git
+) -> None:
+    home = Path(os.environ["HOME"])
+    real.configure(home, model.url)
+    env = {
+        "PATH": os.environ["PATH"], "HOME": str(home), "TERM": "dumb", "TMPDIR": str(scratch), **real.env(model.url),
+    }  # fmt: skip
+
+    def drover(*argv: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "drover", *argv]
+        return subprocess.Popen(command, cwd=repository, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                text=True)  # fmt: skip
+
+    def finished(*argv: str) -> str:
+        said, _ = (process := drover(*argv)).communicate(timeout=90)
+        assert process.returncode == 0, said
+        return said
+
+    finished("init")
+    settings = f'\n[agents.{real.agent.name}]\npath = "{shlex.join(real.argv)}"\nmodel = "{real.model or ""}"\n'
+    with (repository / ".drover.toml").open("a") as file:
+        file.write(settings if real.model else settings.replace('model = ""\n', ""))
+    turns = ({"do": [write("one.txt")]}, {"do": [{"sh": SLOW}]}, {"do": [write("two.txt")]}, {"say": "All done."})
+    finished("add", "A task", "--agent", real.agent.name, "--description", plan(real.agent.name, *turns))
+    run = drover("run")
+    with anyio.fail_after(60):
+        while not list((repository / ".drover" / "worktrees").glob("*/started")):
+            await anyio.sleep(0.05)
+    await anyio.sleep(1.0)  # as above: until the call it is in is saved
+    run.kill()
+    run.communicate()
+    assert "session goes on where it was cut off" in finished("resume")
+    assert "two.txt" in git(repository, "ls-tree", "--name-only", "main").split()
+    assert 0 not in model.turns[2:]
+    assert find_marked(Places(repository / ".drover").marker_of_all) == []
 
 
 @each()
