@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
+from anyio import to_thread
 
 from drover.agents.base import AgentHost, AgentJob
 from drover.domain.models import AgentReport, Attempt, ProcessIdentity, Resumed, Task, Usage, Worktree
 from drover.domain.verdicts import Outcome
 from drover.engine import prompt
 from drover.engine.steps import Run
+from drover.git.durable import sync_filesystem
 from drover.process import adopt
 
 PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TERM", "TMPDIR", "SHELL")
@@ -52,7 +54,10 @@ async def hold(run: Run, tree: Worktree) -> AgentReport:
         output_limit_bytes=tools.settings.logs.limit,
         settings=settings,
     )
-    return await agent.work(job, _Host(run, agent.name, tree, log_dir))
+    report = await agent.work(job, _Host(run, agent.name, tree, log_dir))
+    # What is recorded as done is taken from these files, perhaps after a power cut; agents do not sync them.
+    await to_thread.run_sync(sync_filesystem, tools.places.worktrees)
+    return report
 
 
 def environment(

@@ -7,6 +7,8 @@ import os
 import shutil
 from pathlib import Path
 
+from anyio import to_thread
+
 from drover.domain.errors import AttemptFailed, GitError, LeaseLost
 from drover.domain.models import Task, Worktree
 from drover.domain.verdicts import Outcome
@@ -14,6 +16,7 @@ from drover.engine import hooks, lane
 from drover.engine.steps import Run
 from drover.engine.tools import Tools
 from drover.git.commit import task_message
+from drover.git.durable import sync_filesystem
 from drover.git.landing import Conflicted, lease_ref, merge_trees, raise_lease, wip_ref
 from drover.git.repo import RefMoved
 from drover.git.snapshot import save_snapshot
@@ -25,7 +28,13 @@ NOTHING = ""  # what a note names when there is no work to begin with
 
 
 async def prepare(run: Run) -> Worktree:
-    """The clone for this attempt, with nobody of an earlier execution alive in it."""
+    """The clone for this attempt, with nobody of an earlier execution alive in it; it survives a power cut."""
+    tree = await _prepare(run)
+    await to_thread.run_sync(sync_filesystem, run.tools.places.worktrees)
+    return tree
+
+
+async def _prepare(run: Run) -> Worktree:
     tools, task = run.tools, run.claim.task
     await end_marked(tools.places.marker(task.id), LEFTOVER_GRACE_S)
     try:

@@ -7,6 +7,7 @@ object that is empty. An object that exists already is never fsynced again by gi
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -33,6 +34,9 @@ async def on_disk(function: Callable[[Unpack[Arguments]], Result], *args: *Argum
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(f"no space left on the disk for {error.filename or 'a file'}") from error
         raise
+
+
+_SYNCFS = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)  # Linux only
 
 
 def sync_path(path: Path) -> None:
@@ -74,6 +78,22 @@ def sync_refs(git_dir: Path, refs: Iterable[str]) -> None:
     reftable = git_dir / "reftable"
     for directory in sorted(directories | {reftable}, key=lambda path: len(path.parts), reverse=True):
         sync_path(directory)
+
+
+def sync_filesystem(path: Path) -> None:
+    """Force everything written so far to the filesystem that holds ``path`` to the disk.
+
+    For a directory of many files: one call instead of an fsync of each. Without it a power cut leaves
+    a clone that was made a moment ago with all of its names and none of its content.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        if _SYNCFS is None:
+            os.sync()
+        elif _SYNCFS(handle) != 0:
+            raise OSError(ctypes.get_errno(), f"{path} could not be forced to the disk")
+    finally:
+        os.close(handle)
 
 
 def write_durably(path: Path, text: str) -> None:

@@ -235,7 +235,8 @@ def test_somebody_commits_to_the_target_once_a_second_and_nothing_is_lost(crafty
 
     ids = fill(crafty, [{"title": f"Task {n}", "test_command": "sleep 0.7"} for n in range(10)])
     with every_second(move):
-        crafty.drover("run", "--workers", "4", timeout=150)
+        ended = crafty.drover("run", "--workers", "4", timeout=150, code=None)
+    assert ended.returncode in (0, 3), "3: their git held the index when the last one was to be published"
     crafty.drover("run")
     assert len(own) >= 3
     assert crafty.statuses() == {"completed": len(ids)}
