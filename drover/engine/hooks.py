@@ -105,8 +105,11 @@ class _Place:
         self._hook = hook
         self._tree = tree
         self._logs = tools.places.hook_logs(claim.task_id)
-        # What is done once for a clone is remembered as long as the clone, everything else as long as the attempt.
-        of_attempt = self._logs / f"attempt-{claim.task.attempt}"
+        # What is done once for a clone is remembered as long as the clone, everything else as long as the attempt;
+        # but an agent that ended badly may run again in the same attempt when drover dies before that is settled.
+        outcome = facts.get("DROVER_OUTCOME", Outcome.DONE.value)
+        badly = "" if outcome == Outcome.DONE else f"-{outcome}"
+        of_attempt = self._logs / f"attempt-{claim.task.attempt}{badly}"
         self._records = tools.places.set_up(claim.task_id) if hook in OF_A_CLONE else of_attempt
         self._env = session.environment(run, tree, (), {**facts, "DROVER_HOOK": hook})
 

@@ -22,7 +22,7 @@ async def live(run: Run) -> Verdict:
     report = await run(let_agent_work, tree)
     if report.outcome in WAITS:
         return await limits.wait_out(run, report)
-    await hooks.call(run, "after_agent", tree)
+    await hooks.call(run, "after_agent", tree, DROVER_OUTCOME=report.outcome)
     commit = await run(commit_changes, tree, report)
     proof = await run(verify, tree, commit)
     await hooks.call(run, "pre_land", tree, DROVER_COMMIT=commit.oid)
@@ -56,7 +56,7 @@ async def let_agent_work(run: Run, tree: Worktree) -> AgentReport:
     if report.outcome in WAITS or report.outcome == Outcome.DONE:
         return report
     await run.tools.store.claims.report(run.claim, report)
-    await hooks.run_hook(run, "after_agent", tree)
+    await hooks.run_hook(run, "after_agent", tree, {"DROVER_OUTCOME": report.outcome})
     raise AttemptFailed(report.outcome, report.reason or report.summary or "the agent failed", advice=report.advice)
 
 

@@ -55,6 +55,7 @@ _GIVEN_TO_AGENTS = frozenset(
         "RESULT",
         "MARKER",
         "HOOK",
+        "OUTCOME",
         "COMMIT",
     )
 )

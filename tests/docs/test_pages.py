@@ -26,6 +26,7 @@ GIVEN_TO_AGENTS = (
     "BRANCH",
     "PORT",
     "HOOK",
+    "OUTCOME",
     "COMMIT",
     "RUN_ID",
     "RESULT",

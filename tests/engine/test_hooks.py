@@ -204,6 +204,26 @@ async def test_a_worktree_that_is_pruned_is_taken_down_first(site: Site) -> None
         assert not site.worktree(task.id).exists()
 
 
+async def test_what_follows_an_agent_that_failed_is_finished_and_follows_the_next_one_again(site: Site) -> None:
+    """Drover dies in the middle of the hook, before the failure is settled."""
+    site.says(f"echo x > x.txt; test -e {site.top}/go || exit 1")
+    stop = f"echo here > {site.top}/here; test -e {site.top}/go || exec sleep 60"
+    async with site.open() as drover:
+        task = await drover.add("Work")
+    site.configure(f"[hooks]\nafter_agent = ['{note(site, '$DROVER_OUTCOME')}', '{stop}']\n")
+    run = run_apart(site)
+    try:
+        await site.eventually(site.top / "here")
+    finally:
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+    (site.top / "go").touch()
+    assert run_apart(site).wait(60) == 0
+    assert notes(site) == ["failed", "done"]
+    async with site.open() as drover:
+        assert (await drover.task(task.id)).state is State.COMPLETED
+
+
 # ---------------------------------------------------------------- approval
 
 
