@@ -19,8 +19,9 @@ from drover.store.database import Row, Value
 OLDEST = 130_000  # server_version_num of the oldest server that is supported
 NAME_LIMIT = 63  # bytes of an identifier; Postgres cuts longer ones without a word
 
-# asyncpg's own errors, and what the network says by itself.
-DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+# asyncpg's own errors, and what the network says by itself. An InternalClientError is what asyncpg says when the
+# server's farewell and a new query cross on the wire.
+DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 # The transaction did not happen and may simply be tried again.
 COLLISIONS = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.InvalidCachedStatementError)
 _REFUSED = (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError)
@@ -179,7 +180,8 @@ def is_lost(error: BaseException) -> bool:
 
 def _is_broken(error: BaseException) -> bool:
     # Of asyncpg's InterfaceErrors those that say something about a value are ValueErrors too.
-    return isinstance(error, asyncpg.InterfaceError) and not isinstance(error, ValueError)
+    broken = isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError)
+    return broken and not isinstance(error, ValueError)
 
 
 def translated(error: BaseException, address: Address) -> DroverError:
