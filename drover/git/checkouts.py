@@ -97,6 +97,7 @@ def take_lock(checkout: Checkout) -> bool:
         return True
     draft = checkout.git_dir / f"drover-lock.{new_token()}"
     draft.write_text(LOCK_TEXT)
+    sync_path(draft)  # a power cut leaves the name without the text, and then nobody would know whose it is
     try:
         (checkout.git_dir / "index.lock").hardlink_to(draft)
     except FileExistsError:

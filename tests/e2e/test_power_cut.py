@@ -202,4 +202,5 @@ def test_what_was_seen_as_landed_survives_a_power_cut(disk: Disk, tmp_path: Path
     disk.mount(image=other.image)  # the last cut, as the machine that starts again finds it
     project.drover("run", "--workers", "4", timeout=120)
     only_their_own(project, ids)
+    assert project.git("status", "--porcelain") == "", "the checkout has kept what was published into it"
     judge(project, project.root, landed_of(project.root / ".drover" / "drover.db"))
