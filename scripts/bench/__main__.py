@@ -7,6 +7,7 @@ Parts: engine postgres crash scale quiet command-line git flood. Without any, al
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -21,10 +22,9 @@ import anyio
 
 from scripts.bench import command_line, git_lives, page, quiet, scale, servers
 from scripts.bench.goals import Goal, table
-from scripts.bench.journal import Figures
 from scripts.bench.runner import ROOT, crash, run
 
-TIMES = 3
+TIMES = 5
 SEED = 1
 FLOOD_MB = 256
 Measures = dict[str, Any]
@@ -40,23 +40,29 @@ def place() -> Iterator[Path]:
         shutil.rmtree(made, ignore_errors=True)
 
 
-def often(program: str, shape: str, **options: Any) -> Figures:
-    """The run of median duration of several."""
-    runs = sorted((run(program, shape, **options) for _ in range(TIMES)), key=lambda found: found.seconds)
-    return runs[len(runs) // 2]
+def beside(
+    shape: str, floor: str, *, before: Callable[[], None] = lambda: None, **options: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Drover and its floor, one right after the other, several times: the pair whose ratio is the median."""
+    pairs = []
+    for _ in range(TIMES):
+        before()
+        pairs.append((run("run_drover.py", shape, **options), run(floor, shape, **options)))
+    pairs.sort(key=lambda pair: pair[0].seconds / pair[1].seconds)
+    ours, theirs = pairs[len(pairs) // 2]
+    return ours._asdict(), theirs._asdict()
 
 
 def engine(m: Measures) -> list[Goal]:
     for shape in ("layered:1000", "indep:1000", "chain:200", "diamond:1000"):
-        m[f"sqlite {shape}"] = often("run_drover.py", shape)._asdict()
-        m[f"floor sqlite {shape}"] = often("floor_sqlite.py", shape)._asdict()
+        m[f"sqlite {shape}"], m[f"floor sqlite {shape}"] = beside(shape, "floor_sqlite.py")
     m["sqlite diamond:10000"] = run("run_drover.py", "diamond:10000")._asdict()
     ours, floor = m["sqlite layered:1000"]["seconds"], m["floor sqlite layered:1000"]["seconds"]
     goals = [
         Goal("layered 1,000 on SQLite", ours, "s", 2 * floor, "2 × the group-commit floor"),
         Goal("hop in one process, SQLite", m["sqlite chain:200"]["hop_ms"], "ms", 5, "median"),
         Goal(
-            "fan-in of 10,000: seconds per task", m["sqlite diamond:10000"]["seconds"] / 10_000 * 1000, "ms",
+            "fan-in of 10,000, per task", m["sqlite diamond:10000"]["seconds"] / 10_000 * 1000, "ms",
             1.5 * m["sqlite diamond:1000"]["seconds"], "1.5 × that of 1,000",
         ),
     ]  # fmt: skip
@@ -72,8 +78,9 @@ def postgres(m: Measures) -> list[Goal]:
         if url is None:
             return []
         for shape in ("layered:1000", "chain:200"):
-            m[f"floor postgres {shape}"] = often("floor_postgres.py", shape, url=url)._asdict()
-            m[f"postgres {shape}"] = run("run_drover.py", shape, url=url)._asdict()
+            m[f"postgres {shape}"], m[f"floor postgres {shape}"] = beside(
+                shape, "floor_postgres.py", url=url, before=lambda: _forget(url)
+            )
             _forget(url)
         m["hop between processes, postgres, ms"] = quiet.hop_between_processes(url)
     ours, floor = m["postgres layered:1000"]["seconds"], m["floor postgres layered:1000"]["seconds"]
@@ -120,7 +127,7 @@ def backlog(m: Measures) -> list[Goal]:
     return [
         Goal("claim at 1,000,000 queued", large["claim_ms"], "ms", 1.5 * small["claim_ms"], "1.5 × at 1,000"),
         Goal("memory of a backlog of 1,000,000", large["rss_mb"] - small["rss_mb"], "MB", 50, "added"),
-        Goal("adding 10,000 tasks", m["adding 10,000, s"], "s", 2, ""),
+        Goal("adding 10,000 tasks", m["adding 10,000, s"], "s", 2, "in one call"),
     ]
 
 
@@ -162,7 +169,7 @@ def lives(m: Measures) -> list[Goal]:
 def flood(m: Measures) -> list[Goal]:
     with place() as where:
         m["flood, peak MB"] = anyio.run(git_lives.flood, where, 8, FLOOD_MB)
-    return [Goal(f"memory with 8 agents printing {FLOOD_MB} MB each", m["flood, peak MB"], "MB", 80, "")]
+    return [Goal(f"memory with 8 agents printing {FLOOD_MB} MB each", m["flood, peak MB"], "MB", 80, "resident")]
 
 
 PARTS: dict[str, Callable[[Measures], list[Goal]]] = {
@@ -177,6 +184,7 @@ def main() -> None:
     goals: list[Goal] = []
     seconds: dict[str, float] = {}
     broken: list[str] = []
+    load = [os.getloadavg()[0]]
     for name in chosen:
         began = time.monotonic()
         print(f"{name} …", file=sys.stderr, flush=True)
@@ -186,9 +194,10 @@ def main() -> None:
             traceback.print_exc()
             broken.append(name)
         seconds[name] = round(time.monotonic() - began, 1)
+        load.append(os.getloadavg()[0])
     print(table(goals))
     found = {
-        "versions": servers.versions(), "seed": SEED, "times": TIMES, "seconds": seconds,
+        "versions": servers.versions(), "seed": SEED, "times": TIMES, "seconds": seconds, "load": load,
         "goals": [goal.as_dict() for goal in goals], "measures": measures,
     }  # fmt: skip
     (ROOT / "bench.json").write_text(json.dumps(found, indent=1) + "\n")
