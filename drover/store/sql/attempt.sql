@@ -32,12 +32,6 @@ UPDATE attempts SET ended_at = :now, outcome = coalesce(:outcome, outcome), erro
 -- name: list_attempts
 SELECT * FROM attempts WHERE task_id = :task_id ORDER BY fence;
 
--- name: list_open_attempts
--- Executions nobody closed: their workers may be dead and their processes alive.
-SELECT a.*, w.boot_id, w.pid AS worker_pid, w.process_started
-  FROM attempts a JOIN workers w ON w.id = a.worker_id
- WHERE a.ended_at IS NULL AND a.host = :host;
-
 -- name: sum_usage
 SELECT CAST(coalesce(sum(input_tokens), 0) AS bigint) AS input_tokens,
        CAST(coalesce(sum(output_tokens), 0) AS bigint) AS output_tokens,

@@ -4,6 +4,3 @@ VALUES (:task_id, :attempt, :name, :fence, :started_at, :now, :result);
 
 -- name: list_steps
 SELECT * FROM steps WHERE task_id = :task_id AND attempt = :attempt ORDER BY finished_at, started_at;
-
--- name: find_step
-SELECT * FROM steps WHERE task_id = :task_id AND attempt = :attempt AND name = :name;

@@ -75,9 +75,6 @@ ON CONFLICT (task_id, blocker_id) DO NOTHING;
 -- name: remove_blocker
 DELETE FROM blockers WHERE task_id = :task_id AND blocker_id = :blocker_id;
 
--- name: remove_blockers
-DELETE FROM blockers WHERE task_id = :task_id;
-
 -- name: lock_graph
 -- Whoever adds or drops edges, or takes a landing back, does it alone; landings go on beside one another
 -- (share_graph) but not beside that, or a counter would miss a landing it was counted without.
@@ -231,9 +228,6 @@ SELECT t.id, t.title, t.epic_id, t.fence, t.attempt, t.claimed_by, t.lease_until
   JOIN attempts a ON a.task_id = t.id AND a.fence = t.fence
  WHERE t.state = 'running'
  ORDER BY a.started_at, t.id;
-
--- name: next_due
-SELECT min(due_at) AS due_at FROM tasks WHERE state = 'waiting' AND due_at IS NOT NULL;
 
 -- ------------------------------------------------------------ the operator's hand
 

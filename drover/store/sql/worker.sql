@@ -8,9 +8,6 @@ UPDATE workers SET stopped_at = :now WHERE id = :id AND stopped_at IS NULL;
 -- name: list_workers
 SELECT * FROM workers WHERE stopped_at IS NULL ORDER BY started_at, id;
 
--- name: list_claims_of_worker
-SELECT id, epic_id, fence, attempt FROM tasks WHERE claimed_by = :worker_id AND state = 'running';
-
 -- name: add_run
 INSERT INTO runs (id, epic_id, task_ids, target, workers, host, process, started_at)
 VALUES (:id, :epic_id, :task_ids, :target, :workers, :host, :process, :now);
