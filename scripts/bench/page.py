@@ -48,7 +48,7 @@ Taken before and after each change while others worked on the same machine: take
 | `list`, first line at 100,000 | 14.4 s | 0.4 s | pages, and the edges of a page only |
 | `status --oneline` at 100,000 | 5.7 s | 0.5 s | only tasks in states that need attention are read |
 | adding 10,000 tasks | 1.5 s | 1.1 s | one statement for all edges, one for all counters, one for all events |
-| idle run | 0.4 % | 0.1 to 0.2 % | 5 looks a second at other processes' commits, not 20, when nothing was written for 5 s |
+| idle run | 0.4 % | 0.1 to 0.2 % | 5 looks a second at others' commits, not 20, once nothing was written for 5 s |
 | hop between processes, Postgres | 51 ms | 5 ms | a finish that frees more than its process can begin tells others |
 """
 WHY_SHORT = """
