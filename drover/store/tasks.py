@@ -637,32 +637,3 @@ async def _with_their_edges(tx: Transaction, rows: Sequence[Row], now: int) -> l
         )
         for row in rows
     ]
-
-
-async def load_tasks(tx: Transaction, epic_id: str | None, now: int) -> list[Task]:
-    """All tasks, or those of an epic, with their edges, in the order they were added."""
-    rows: list[Row]
-    if epic_id is None:
-        rows = await tx.all("list_tasks")
-    else:
-        rows = await tx.all("list_tasks_of_epic", epic_id=await resolve_epic(tx, epic_id))
-    labels: defaultdict[str, list[str]] = defaultdict(list)
-    blocked_by: defaultdict[str, list[str]] = defaultdict(list)
-    blocks: defaultdict[str, list[str]] = defaultdict(list)
-    for row in await tx.all("list_labels"):
-        labels[str(row["task_id"])].append(str(row["label"]))
-    for row in await tx.all("list_blockers"):
-        blocked_by[str(row["task_id"])].append(str(row["blocker_id"]))
-        blocks[str(row["blocker_id"])].append(str(row["task_id"]))
-    stranded = await _stranded(tx)
-    return [
-        task_of(
-            row,
-            now=now,
-            labels=labels.get(str(row["id"]), ()),
-            blocked_by=blocked_by.get(str(row["id"]), ()),
-            blocks=blocks.get(str(row["id"]), ()),
-            stranded=row["id"] in stranded,
-        )
-        for row in rows
-    ]

@@ -26,17 +26,11 @@ SELECT id FROM tasks WHERE id >= :low AND id < :high ORDER BY id LIMIT 3;
 -- The same without sub-tasks, whose ids all begin with their parent's.
 SELECT id FROM tasks WHERE id >= :low AND id < :high AND parent_id IS NULL ORDER BY id LIMIT 3;
 
--- name: list_tasks
-SELECT * FROM tasks ORDER BY number;
-
 -- name: list_tasks_of_epic
 SELECT * FROM tasks WHERE epic_id = :epic_id ORDER BY number;
 
 -- name: list_children
 SELECT id, sequence, state, landed_at FROM tasks WHERE parent_id = :parent_id ORDER BY sequence;
-
--- name: list_labels
-SELECT task_id, label FROM task_labels ORDER BY label;
 
 -- name: list_edges_of_task
 -- Its labels, its blockers and its dependents.
