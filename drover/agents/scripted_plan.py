@@ -37,6 +37,8 @@ def parse(prompt: str) -> list[list[str]]:
 
 
 def _step(line: str) -> list[str] | None:
+    if not line.startswith(tuple(VERBS), len(line) - len(line.lstrip())):
+        return None  # prose, of which there may be a megabyte
     try:
         words = shlex.split(line)
     except ValueError:  # an apostrophe in prose
