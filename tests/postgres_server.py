@@ -53,26 +53,31 @@ class Server:
 def shared() -> Server:
     """The session's server, started by whoever asks first; :class:`NoServer` when none can be had."""
     session = _session()
-    place = Path(tempfile.gettempdir()) / f"drover-postgres-{os.getuid()}-{session.pid}-{int(session.create_time())}"
+    place = (
+        Path(tempfile.gettempdir()) / f"drover-postgres-{os.getuid()}-{session.pid}-{int(session.create_time() / 10)}"
+    )
     place.mkdir(mode=0o700, exist_ok=True)
     with (place / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         found = place / "server.json"
         if not found.exists():
-            server = start(new_data())
+            server = start(new_data(place))
             found.write_text(json.dumps(asdict(server)))
-            _watch_over(server, session, place)
         return Server(**json.loads(found.read_text()))
 
 
-def new_data() -> tuple[str, str]:
-    """A freshly made data directory in memory, and the programs it was made with."""
+def new_data(place: Path | None = None) -> tuple[str, str]:
+    """A freshly made data directory in memory, and the programs it was made with.
+
+    Watched over: it is removed, with ``place``, when the session is gone, and a server that runs on it is ended.
+    """
     reasons = []
     wanted = os.environ.get("POSTGRES_BIN")  # the tests of another version: POSTGRES_BIN=/usr/lib/postgresql/15/bin
     for programs in [wanted] if wanted else _candidates():
         data = _directory()
         try:
             _make(programs, data)
+            _watch_over(programs, data, place)
             return programs, data
         except (OSError, subprocess.CalledProcessError) as error:
             shutil.rmtree(data, ignore_errors=True)
@@ -110,7 +115,7 @@ def _candidates() -> list[str]:
     if on_path := shutil.which("initdb"):
         found.append(Path(on_path).resolve().parent)
     found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return [str(where) for where in dict.fromkeys(found) if (where / "initdb").exists()]
+    return [str(where) for where in dict.fromkeys(p.resolve() for p in found) if (where / "initdb").exists()]
 
 
 def _make(programs: str, data: str) -> None:
@@ -164,21 +169,16 @@ def _session() -> psutil.Process:
     return me.parent() or me if os.environ.get("PYTEST_XDIST_WORKER") else me
 
 
-def _watch_over(server: Server, session: psutil.Process, place: Path) -> None:
+def _watch_over(programs: str, data: str, place: Path | None) -> None:
+    session = _session()
     subprocess.Popen(
-        [
-            sys.executable,
-            __file__,
-            str(session.pid),
-            str(session.create_time()),
-            json.dumps(asdict(server)),
-            str(place),
-        ],
+        [sys.executable, __file__, str(session.pid), str(session.create_time()), programs, data, str(place or data)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
         env={"PATH": os.environ["PATH"]},
+        cwd="/",
     ).returncode = 0  # fmt: skip - it outlives us on purpose, and says nothing about it when we end
 
 
@@ -187,7 +187,9 @@ def _guard(pid: int, created: float, server: Server, place: Path) -> None:
         signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(psutil.NoSuchProcess):
         session = psutil.Process(pid)
-        while session.create_time() == created and session.is_running() and session.status() != psutil.STATUS_ZOMBIE:
+        while abs(session.create_time() - created) < 5 and session.status() != psutil.STATUS_ZOMBIE:
+            if not Path(server.data).exists():
+                return
             time.sleep(0.2)
     stop(server)
     remove(server)
@@ -195,4 +197,4 @@ def _guard(pid: int, created: float, server: Server, place: Path) -> None:
 
 
 if __name__ == "__main__":
-    _guard(int(sys.argv[1]), float(sys.argv[2]), Server(**json.loads(sys.argv[3])), Path(sys.argv[4]))
+    _guard(int(sys.argv[1]), float(sys.argv[2]), Server(sys.argv[3], sys.argv[4], 0), Path(sys.argv[5]))
