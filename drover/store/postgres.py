@@ -8,7 +8,7 @@ caller hears. Connections are cheap beside what a doubtful one costs: any that s
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -124,6 +124,7 @@ class PostgresDatabase:
         self._jobs: set[_Job] = set()
         self._all_done = anyio.Event()
         self._group: TaskGroup | None = None
+        self._system: Value = None
         self._closed = False
         self._ended = False
         self._failures = 0
@@ -253,18 +254,34 @@ class PostgresDatabase:
         if anyio.current_time() < self._not_before:
             raise StoreUnavailable(self._trouble)
         try:
-            connection = await connect(self.address)
-            session = _Session(connection, int(await connection.fetchval("SELECT pg_backend_pid()") or 0))
-        except (*DRIVER_ERRORS, DroverError) as error:
-            found = translated(error, self.address)
+            session = await self._meet()
+        except DroverError as found:
             self._not_before = anyio.current_time() + BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)]
             self._failures += 1
             self._trouble = found.message
-            raise found from error
+            raise
         if self._failures:
             self._failures = 0
             self._ring()  # the server is back: whoever waits may look again
         return session
+
+    async def _meet(self, first: Callable[[Connection], Awaitable[None]] | None = None) -> _Session:
+        """A new session with the server that was met before; ``first`` is what is done with it before all else."""
+        connection = await connect(self.address)
+        try:
+            met = await verify(connection, self.address)
+            if met.system != self._system and self._group is not None:
+                # What was claimed there may not be known here, and fences might be given a second time.
+                raise StoreError(f"{self.address} is another server than before", hint="start drover anew")
+            if first is not None:
+                await first(connection)
+        except BaseException as error:
+            connection.terminate()
+            if isinstance(error, DRIVER_ERRORS):
+                raise translated(error, self.address) from error
+            raise
+        self._system = met.system
+        return _Session(connection, met.pid)
 
     def _drop_idle(self) -> None:
         for session in self._idle:
@@ -273,16 +290,8 @@ class PostgresDatabase:
 
     async def open(self, group: TaskGroup) -> None:
         """Look at the server, bring the schema up to this program's; from here on verbs can run, in ``group``."""
-        connection = await connect(self.address)
-        try:
-            await verify(connection, self.address)
-            await ensure_schema(connection, self.address, self._clock.now())
-            self._idle.append(_Session(connection, int(await connection.fetchval("SELECT pg_backend_pid()") or 0)))
-        except BaseException as error:
-            connection.terminate()
-            if isinstance(error, DRIVER_ERRORS):
-                raise translated(error, self.address) from error
-            raise
+        session = await self._meet(lambda new: ensure_schema(new, self.address, self._clock.now()))
+        self._idle.append(session)
         self._group = group
 
     async def close(self) -> None:

@@ -131,7 +131,14 @@ def _keep_alive(connection: object) -> None:
             found.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-async def verify(connection: Connection, address: Address) -> None:
+class Met(NamedTuple):
+    """A server as a connection met it."""
+
+    pid: int  # of the process that serves the connection
+    system: Value  # which cluster of databases it is; the same on its standbys; None where nobody may ask
+
+
+async def verify(connection: Connection, address: Address) -> Met:
     """Refuse a server on which an acknowledged commit could be lost, or that keeps no session of ours."""
     said = await connection.fetchrow(
         "SELECT CAST(current_setting('server_version_num') AS integer) AS version,"
@@ -149,8 +156,14 @@ async def verify(connection: Connection, address: Address) -> None:
                 f"{address} has {setting} = {said[setting]}, so commits could be lost", hint=f"set {setting} = on there"
             )
     # A server names its own process in the handshake, a pooler names nobody's.
-    if await connection.fetchval("SELECT pg_backend_pid()") != connection.get_server_pid():
+    pid = int(await connection.fetchval("SELECT pg_backend_pid()") or 0)
+    if pid != connection.get_server_pid():
         await _refuse_shared_sessions(connection, address)
+    try:
+        system = await connection.fetchval("SELECT system_identifier FROM pg_control_system()")
+    except asyncpg.PostgresError:
+        system = None
+    return Met(pid, system)
 
 
 async def _refuse_shared_sessions(connection: Connection, address: Address) -> None:

@@ -55,6 +55,11 @@ class Place:
             yield store
 
     @property
+    def name(self) -> str:
+        """Of the database on its server."""
+        return self.url.rsplit("/", 1)[1].split("?")[0]
+
+    @property
     def file(self) -> Path:
         return Path(self.url.removeprefix("sqlite:///"))
 

@@ -17,7 +17,7 @@ class Wire:
     """Forwards bytes to a server, and can be cut in every way a network can."""
 
     def __init__(self, target: int) -> None:
-        self._target = target
+        self.target = target
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._moving = asyncio.Event()
@@ -63,7 +63,7 @@ class Wire:
         self._tasks.discard(task)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self.target)
         deaf = asyncio.Event()
 
         async def answers() -> None:

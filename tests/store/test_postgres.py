@@ -56,7 +56,7 @@ async def at(url: str, clock: FakeClock, *, limits: Limits = QUICK, listen: bool
 
 def through(place: Place, wire: Wire) -> str:
     assert place.server is not None
-    return place.url.replace(f":{place.server.port}/", f":{wire.port}/")
+    return place.server.url(place.name, port=wire.port)
 
 
 @asynccontextmanager
@@ -136,7 +136,7 @@ async def test_a_store_on_postgres_needs_to_know_whose_it_is(postgres: Server) -
 
 async def test_a_role_that_may_only_use_its_own_schema_is_enough(place: Place) -> None:
     assert place.server is not None
-    name = place.url.rsplit("/", 1)[1].split("?")[0]
+    name = place.name
     url = place.url.replace("postgres@", "guest@")
     async with link(place) as admin:
         await admin.execute("CREATE SCHEMA drover_mine AUTHORIZATION guest")
@@ -177,8 +177,8 @@ def test_a_long_project_id_keeps_a_name_of_its_own() -> None:
 # ------------------------------------------------------------ servers that must not be trusted
 
 
-async def test_servers_that_cannot_keep_a_promise_are_refused(clock: FakeClock) -> None:
-    """One that does not sync, and one that only follows another."""
+async def test_servers_that_cannot_keep_a_promise_are_refused(place: Place, clock: FakeClock) -> None:
+    """One that does not sync, one that only follows another, and one that takes another's place."""
     made = postgres_server.new_data()
     try:
         server = postgres_server.start(made, fsync="off")
@@ -195,8 +195,28 @@ async def test_servers_that_cannot_keep_a_promise_are_refused(clock: FakeClock) 
             assert error.hint == "give the address of the primary"
         finally:
             postgres_server.stop(server)
+        signal_file.unlink()
+        server = postgres_server.start(made)
+        try:
+            await refuses_another_server(place, clock, server)
+        finally:
+            postgres_server.stop(server)
     finally:
         postgres_server.remove(made)
+
+
+async def refuses_another_server(place: Place, clock: FakeClock, other: Server) -> None:
+    """Behind one name another server answers from one moment to the next."""
+    assert place.server is not None
+    await say(other, f"CREATE DATABASE {place.name}")
+    async with open_store(other.url(place.name), project_id=PROJECT):
+        pass  # it has a schema of that name, too
+    async with wire(place.server.port) as cable, at(through(place, cable), clock) as store:
+        await add(store)
+        cable.target = other.port
+        await cable.hang_up()
+        with pytest.raises(StoreError, match="is another server than before"):
+            await store.tasks.list_tasks()
 
 
 async def test_a_server_that_is_read_only_is_refused(place: Place) -> None:
@@ -217,7 +237,7 @@ async def test_a_session_commits_durably_whatever_the_server_prefers(place: Plac
 
 async def test_a_pooler_that_shares_sessions_is_refused(place: Place, clock: FakeClock) -> None:
     assert place.server is not None
-    name = place.url.rsplit("/", 1)[1].split("?")[0]
+    name = place.name
     async with Pooler(place.server.port, name, shared=True) as port:
         error = await refused(place.server.url(name, port=port), StoreError, "gives every transaction another session")
         assert error.hint is not None and "one session a connection" in error.hint
@@ -225,7 +245,7 @@ async def test_a_pooler_that_shares_sessions_is_refused(place: Place, clock: Fak
 
 async def test_a_pooler_that_keeps_sessions_is_fine(place: Place) -> None:
     assert place.server is not None
-    name = place.url.rsplit("/", 1)[1].split("?")[0]
+    name = place.name
     async with (
         Pooler(place.server.port, name, shared=False) as port,
         open_store(place.server.url(name, port=port), project_id=PROJECT) as store,
