@@ -281,28 +281,32 @@ class SqliteDatabase:
         self._keeper.close()
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
+        known = migrate.available("sqlite")
         try:
-            self._apply(connection)
+            while self._apply_next(connection, known):
+                pass
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
 
-    def _apply(self, connection: sqlite3.Connection) -> None:
-        known = migrate.available("sqlite")
+    def _apply_next(self, connection: sqlite3.Connection, known: list[migrate.Migration]) -> bool:
+        """Apply the first migration that is missing; False when none is.
+
+        The ledger is read anew for each one: another process may apply one between two of ours.
+        """
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(migrate.LEDGER)
         ledger = connection.execute("SELECT number, name, checksum FROM drover_migrations").fetchall()
         missing = migrate.pending({r["number"]: (r["name"], r["checksum"]) for r in ledger}, known)
-        for number, migration in enumerate(missing):
-            if number:
-                connection.execute("BEGIN IMMEDIATE")
+        for migration in missing[:1]:
             for statement in migration.statements():
                 connection.execute(statement)
             connection.execute(
                 "INSERT INTO drover_migrations VALUES (?, ?, ?, ?)",
                 (migration.number, migration.name, migration.checksum, self._clock.now()),
             )
-            connection.execute("COMMIT")
+        connection.execute("COMMIT")
+        return len(missing) > 1
 
     # ------------------------------------------------------------ other processes
 

@@ -178,7 +178,7 @@ class Tasks:
 
         async def verb(tx: Transaction) -> list[Task]:
             now = self._clock.now()
-            if any(new.blocked_by or new.parent_id for new in news):
+            if any(new.parent_id for new in news):
                 await tx.one("lock_graph")
             ids: list[str] = []
             keys: dict[str, str] = {}
@@ -497,6 +497,7 @@ class _PutOff(NamedTuple):
 
     async def write(self, tx: Transaction, now: int) -> None:
         if self.edges:
+            await tx.one("lock_graph")  # not before: nothing of an import lands for as long as it is held
             edges = json.dumps(self.edges)
             await tx.run("add_blockers", edges=edges, now=now)
             await tx.run("recount_blockers_among", ids=json.dumps(list(dict.fromkeys(id for id, _ in self.edges))))

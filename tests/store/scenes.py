@@ -57,6 +57,14 @@ async def complete(store: Store, task: Task) -> Task:
     return await store.claims.settle(claim, Completed(landed=await land(store, claim)))
 
 
+async def start(store: Store, claim: Claim, **changes: Any) -> None:
+    """The agent's execution, recorded."""
+    process = ProcessIdentity(boot_id="boot", pid=7, started=7)
+    values: dict[str, Any] = {"agent": "claude", "process": process, "marker": "m", "log": "l", "base": "b"}
+    values |= {"session_id": None, "resumed": "fresh"}
+    await store.claims.start_agent(claim, **values | changes)
+
+
 def plain(task: Task) -> dict[str, Any]:
     """What can be compared between two stores or two moments."""
     return task.model_dump(mode="json", exclude={"updated_at"})

@@ -211,6 +211,19 @@ async def test_a_task_can_be_edited_until_it_runs(store: Store) -> None:
     assert (await store.tasks.get(task.id)).title == "new"
 
 
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("description", "d"), ("type", "bug"), ("agent", "codex"), ("test_mode", "lenient"), ("test_scope", "skip"),
+        ("test_command", "make"), ("timeout_ms", 5), ("max_attempts", 9),
+    ],
+)  # fmt: skip
+async def test_every_editable_column_is_written_and_no_other(store: Store, column: str, value: str | int) -> None:
+    task = await add(store)
+    edited = await store.tasks.edit(task.id, {column: value})
+    assert plain(edited) == plain(task) | {column: value}
+
+
 async def test_a_column_that_is_not_to_be_edited_is_refused(store: Store) -> None:
     task = await add(store)
     with pytest.raises(UsageError, match="state cannot be edited"):
@@ -235,7 +248,7 @@ async def test_an_epic_counts_its_tasks_and_closes_when_they_are_done(store: Sto
         await store.epics.close(epic.id)
 
 
-async def test_a_run_and_its_workers_are_remembered(store: Store) -> None:
+async def test_a_run_and_its_workers_are_remembered(store: Store, clock: FakeClock) -> None:
     worker = await hire(store)
     assert [w.id for w in await store.workers.list_workers()] == [worker.id]
     run = await store.workers.last_run()
@@ -243,7 +256,10 @@ async def test_a_run_and_its_workers_are_remembered(store: Store) -> None:
     await store.workers.finish_run(run, [worker], {"seconds": 1.5})
     assert await store.workers.list_workers() == []
     again = await store.workers.last_run()
-    assert again is not None and again.finished_at is not None
+    assert again is not None and again.finished_at == clock.now()
+    clock.advance(5)
+    await store.workers.finish_run(run, [worker], {})
+    assert await store.workers.last_run() == again  # what has ended does not end later
 
 
 async def test_a_fact_about_the_store_is_kept_until_it_is_set_anew(store: Store) -> None:

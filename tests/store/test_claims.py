@@ -8,24 +8,15 @@ from typing import Any
 import pytest
 
 from drover.domain.errors import LeaseLost, StoreError
-from drover.domain.models import AgentReport, Claim, ProcessIdentity, Task, Usage
+from drover.domain.models import AgentReport, Claim, Task, Usage
 from drover.domain.states import State, Status
 from drover.domain.verdicts import Completed, Failed, Outcome, Parked, Released, Retry, Stopped, Verdict
 from drover.store import Store
 from drover.testing import FakeClock
 from tests.store.conftest import LEASE_MS, Place
-from tests.store.scenes import add, complete, hire, hire_many, land, landing_of, plain, take
+from tests.store.scenes import add, complete, hire, hire_many, land, landing_of, plain, start, take
 
 pytestmark = pytest.mark.anyio
-PROCESS = ProcessIdentity(boot_id="boot", pid=7, started=7)
-
-
-async def start(store: Store, claim: Claim, **changes: Any) -> None:
-    values: dict[str, Any] = {
-        "agent": "claude", "process": PROCESS, "marker": "m", "session_id": None, "resumed": "fresh", "log": "l",
-        "base": "b",
-    }  # fmt: skip
-    await store.claims.start_agent(claim, **values | changes)
 
 
 async def step(store: Store, claim: Claim, name: str = "verify", report: AgentReport | None = None) -> None:
@@ -48,7 +39,7 @@ async def test_a_claim_can_be_asked_of_an_epic(store: Store) -> None:
     await add(store, priority=9)
     inside = await add(store, epic_id=epic.id)
     claim = await store.claims.claim(await hire(store), epic_id=epic.id)
-    assert claim is not None and claim.task_id == inside.id
+    assert claim is not None and (claim.task_id, claim.fence) == (inside.id, 1)
     assert await store.claims.claim(await hire(store), epic_id=epic.id) is None
 
 
@@ -113,6 +104,25 @@ async def test_those_that_were_woken_with_the_claimed_one_are_announced(store: S
     ticket = store.bell.ticket()
     await take(store)
     assert store.bell.rings > ticket
+
+
+async def test_what_a_claim_records_is_its_own(store: Store, clock: FakeClock) -> None:
+    """The executions of a task before are left as they were."""
+    task = await add(store)
+    first = await take(store, task)
+    await start(store, first, session_id="s1")
+    await store.claims.report(first, AgentReport(outcome="failed", usage=Usage(turns=3)))
+    await store.claims.settle(first, Released())
+    before = (await store.claims.attempts(task.id))[0]
+    assert before.usage.turns == 3
+    clock.advance(1)
+    second = await take(store, task)
+    await start(store, second, session_id="s2", agent="codex")
+    await store.claims.note_session(second, "s3")
+    await store.claims.renew(second, alive_at=99)
+    await store.claims.report(second, AgentReport(outcome="done"))
+    await store.claims.settle(second, Released())
+    assert (await store.claims.attempts(task.id))[0] == before
 
 
 async def test_every_claim_raises_the_fence(store: Store) -> None:

@@ -223,8 +223,9 @@ async def test_tasks_of_one_call_may_name_one_another(store: Store) -> None:
 
 
 async def test_counters_can_be_set_right_again(store: Store) -> None:
-    a = await add(store)
-    b = await add(store, blocked_by=[a])
+    a, landed = await add(store), await add(store)
+    await complete(store, landed)
+    b = await add(store, blocked_by=[a, landed])
 
     async def spoil(tx):
         await tx.all("raise_dependents", blocker_id=a.id)

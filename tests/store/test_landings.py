@@ -107,7 +107,7 @@ async def test_what_cannot_be_published_yet_waits_for_a_person(store: Store, clo
     for _ in range(2):
         await store.landings.published(unpublished, "main")
     done = await store.tasks.get(task.id)
-    assert (done.state, done.reason, done.completed_at) == (State.COMPLETED, None, clock.now())
+    assert (done.state, done.reason, done.detail, done.completed_at) == (State.COMPLETED, None, None, clock.now())
     assert await store.landings.open("main") == []
     assert [e.type for e in await store.events.page()].count("task.completed") == 1
 
@@ -171,7 +171,34 @@ async def test_a_reset_of_what_waits_to_be_published_starts_it_over(store: Store
     assert await store.landings.unpublished() == []
     assert (await store.tasks.get(behind.id)).status is Status.BLOCKED
     await complete(store, task)
+    assert [(r.attempt, r.state) for r in await store.landings.of_task(task.id)] == [(1, "landed"), (2, "published")]
     assert await store.tasks.miscounted() == []
+
+
+async def test_giving_up_an_intent_touches_no_other_and_no_outcome(store: Store) -> None:
+    task = await add(store)
+    first = await take(store, task)
+    await intend(store, first, "c1")
+    (held,) = await store.claims.running()
+    await store.claims.rescue(held, dead=True)
+    second = await take(store, task)
+    await intend(store, second, "c2")
+    await store.landings.abandon(second)
+    assert await states(store, task.id) == [(1, "c1", "intent"), (2, "c2", "abandoned")]
+    await store.landings.landed(second, landing_of(second, "c1"))
+    await store.landings.abandon(first)
+    assert await states(store, task.id) == [(1, "c1", "landed"), (2, "c2", "abandoned")]
+
+
+async def test_what_landed_and_waits_for_something_else_is_not_to_be_published(store: Store) -> None:
+    task = await add(store)
+    claim = await take(store)
+    landed = await land(store, claim)
+    parked = await store.claims.settle(claim, Parked(reason="internal", detail="git", landed=landed))
+    assert await store.landings.unpublished() == []
+    await store.landings.published([Unpublished(task.id, None, 1, landed.commit)], "main")
+    await store.landings.describe_wait([task.id], "not this one")
+    assert plain(await store.tasks.get(task.id)) == plain(parked)
 
 
 async def test_a_retry_of_what_failed_after_landing_does_not_land_again(store: Store) -> None:
@@ -181,6 +208,8 @@ async def test_a_retry_of_what_failed_after_landing_does_not_land_again(store: S
     landed = await land(store, claim)
     failed = await store.claims.settle(claim, Failed(error_class=Outcome.INTERNAL, message="disk"))
     assert failed.landed_commit == landed.commit
+    waits = await add(store, blocked_by=[task, await add(store)])
+    assert not waits.stranded  # it waits for the other one alone
     retried = await store.tasks.retry(task.id, max_attempts=3)
     assert (retried.attempt, retried.failures, retried.error, retried.landed_commit) == (1, 0, None, landed.commit)
     assert (await store.tasks.get(behind.id)).status is Status.READY

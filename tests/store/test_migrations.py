@@ -149,6 +149,30 @@ async def test_those_who_open_a_new_database_at_the_same_time_make_it_once(place
     assert len({task.id for task in opened}) == 5
 
 
+async def test_another_process_may_migrate_between_two_migrations_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger is what counts, not what it said when we began."""
+    ours, theirs = (SqliteDatabase(tmp_path / "drover.db", FakeClock()) for _ in range(2))
+    apply_next, overtaken = SqliteDatabase._apply_next, []
+
+    def be_overtaken(database: SqliteDatabase, connection: sqlite3.Connection, known: list[migrate.Migration]) -> bool:
+        more = apply_next(database, connection, known)
+        if database is ours and not overtaken:
+            overtaken.append(True)
+            anyio.run(theirs.open)
+            anyio.run(theirs.close)
+        return more
+
+    monkeypatch.setattr(SqliteDatabase, "_apply_next", be_overtaken)
+    await ours.open()
+    await ours.close()
+    assert overtaken
+    with closing(sqlite3.connect(tmp_path / "drover.db")) as connection:
+        (count,) = connection.execute("SELECT count(*) FROM drover_migrations").fetchone()
+    assert count == len(migrate.available("sqlite"))
+
+
 # ------------------------------------------------------------ kills
 
 

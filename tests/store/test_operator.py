@@ -83,6 +83,15 @@ async def test_a_reset_goes_back_to_the_start_from_any_state(store: Store, clock
     assert await store.tasks.miscounted() == []
 
 
+async def test_a_new_generation_owes_nothing_to_the_one_before(store: Store, clock: FakeClock) -> None:
+    task = await add(store)
+    conflict = Retry(error_class=Outcome.CONFLICT, message="no", until=clock.now(), charge="conflict")
+    await store.claims.settle(await take(store, task), conflict)
+    await store.claims.settle(await take(store, task), Parked(reason="question", detail="which one?"))
+    reset = await store.tasks.reset(task.id)
+    assert (reset.conflicts, reset.reason, reset.detail, reset.error) == (0, None, None, None)
+
+
 async def test_a_reset_of_what_runs_ends_the_claim(store: Store) -> None:
     task = await add(store)
     claim = await take(store)

@@ -35,7 +35,7 @@ from tests import postgres_server
 from tests.postgres_server import Server
 from tests.store.conftest import LEASE_MS, PASSWORD, PROJECT, Place, say
 from tests.store.proxies import Cut, Pooler, Wire, wire
-from tests.store.scenes import add, hire, hire_many, landing_of, take
+from tests.store.scenes import add, hire, hire_many, landing_of, start, take
 
 pytestmark = pytest.mark.anyio
 QUICK = Limits(connect_s=1, command_s=0.5, statement_ms=400, lock_ms=300, idle_in_transaction_ms=5_000, ping_s=0.1)
@@ -630,6 +630,57 @@ async def test_the_servers_clock_alone_ends_a_lease(place: Place) -> None:
         wild.set_wall(0)
         with pytest.raises(LeaseLost):
             await mine.claims.renew(claim)
+
+
+@pytest.mark.parametrize("act", ["renew", "start", "intend"])
+async def test_a_lease_that_ends_while_its_holder_waits_is_not_revived(place: Place, act: str) -> None:
+    async with (
+        open_postgres(place.url, schema_of(PROJECT), SystemClock()) as database,
+        link(place) as other,
+        anyio.create_task_group() as group,
+    ):
+        store = Store(database, SystemClock(), 500)
+        claim = await take(store, await add(store))
+        acts: dict[str, Callable[[], Awaitable[Any]]] = {
+            "renew": lambda: store.claims.renew(claim),
+            "start": lambda: start(store, claim),
+            "intend": lambda: store.landings.intend(claim, target="main", old="o", commit="c", tree="t"),
+        }
+        results: list[Any] = []
+
+        async def attempt() -> None:
+            try:
+                results.append(await acts[act]())
+            except LeaseLost as lost:
+                results.append(lost)
+
+        async with other.transaction():
+            await other.execute("SELECT 1 FROM tasks FOR UPDATE")
+            group.start_soon(attempt)
+            with anyio.fail_after(10):
+                while not await store.claims.expired():
+                    await anyio.sleep(0.05)
+            assert results == []
+        with anyio.fail_after(10):
+            while not results:
+                await anyio.sleep(0.01)
+        assert isinstance(results[0], LeaseLost)
+        assert not await store.claims.holds(claim)
+
+
+async def test_an_import_stops_no_landing(place: Place, clock: FakeClock) -> None:
+    """Many tasks are being added in one transaction; only its very end has the graph to itself."""
+    async with at(place.url, clock) as store, place.open() as others, anyio.create_task_group() as group:
+        blocker = await add(store)
+        claim = await take(store, blocker)
+        adding = 1_500
+        group.start_soon(others.tasks.add_many, [NewTask(title="x", blocked_by=(blocker.id,)) for _ in range(adding)])
+        await anyio.sleep(0.05)
+        await store.landings.landed(claim, landing_of(claim))
+        assert len(await store.tasks.list_tasks()) == 1
+    async with place.open() as store:
+        assert await store.tasks.miscounted() == []
+        assert (await store.tasks.counts())[Status.READY] == adding
 
 
 async def test_an_intent_waits_for_whoever_takes_the_claim(place: Place, clock: FakeClock) -> None:

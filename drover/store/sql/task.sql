@@ -174,9 +174,13 @@ UPDATE tasks
 RETURNING *;
 
 -- name: renew_lease
--- A lease that has ended is never revived.
+-- A lease that has ended is never revived, nor one that ended while the transaction waited for the row: Postgres locks
+-- it first, then looks, and adds the time since the transaction began (a row that was only locked is not looked at anew).
 UPDATE tasks SET lease_until = :lease_until
- WHERE id = :id AND fence = :fence AND claimed_by = :worker_id AND state = 'running' AND lease_until > :lease_now;
+ WHERE id = /*pg: (SELECT id FROM tasks WHERE id = :id FOR NO KEY UPDATE) */ :id /*:pg*/
+   AND fence = :fence AND claimed_by = :worker_id AND state = 'running'
+   AND lease_until > /*pg: CAST(:lease_now AS bigint) + CAST(extract(epoch FROM clock_timestamp() - now()) * 1000 AS bigint) */
+                     :lease_now /*:pg*/;
 
 -- name: check_claim
 SELECT 1 AS held FROM tasks
@@ -185,12 +189,17 @@ SELECT 1 AS held FROM tasks
 -- name: lock_claim
 -- As check_claim, and the claim stays as it is until the transaction ends.
 SELECT 1 AS held FROM tasks
- WHERE id = :id AND fence = :fence AND claimed_by = :worker_id AND state = 'running' AND lease_until > :lease_now
- /*pg: FOR NO KEY UPDATE */ /*:pg*/;
+ WHERE id = /*pg: (SELECT id FROM tasks WHERE id = :id FOR NO KEY UPDATE) */ :id /*:pg*/
+   AND fence = :fence AND claimed_by = :worker_id AND state = 'running'
+   AND lease_until > /*pg: CAST(:lease_now AS bigint) + CAST(extract(epoch FROM clock_timestamp() - now()) * 1000 AS bigint) */
+                     :lease_now /*:pg*/;
 
 -- name: start_agent
 UPDATE tasks SET executing = 1, executions = executions + 1, updated_at = :now
- WHERE id = :id AND fence = :fence AND claimed_by = :worker_id AND state = 'running' AND lease_until > :lease_now;
+ WHERE id = /*pg: (SELECT id FROM tasks WHERE id = :id FOR NO KEY UPDATE) */ :id /*:pg*/
+   AND fence = :fence AND claimed_by = :worker_id AND state = 'running'
+   AND lease_until > /*pg: CAST(:lease_now AS bigint) + CAST(extract(epoch FROM clock_timestamp() - now()) * 1000 AS bigint) */
+                     :lease_now /*:pg*/;
 
 -- name: settle_task
 -- The only statement that closes a claim from inside.
