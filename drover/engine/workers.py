@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import anyio
 
-from drover.domain.errors import AttemptFailed, DiskFull, DroverError, LeaseLost, StoreUnavailable
+from drover.domain.errors import AttemptFailed, DiskFull, DroverError, GitError, LeaseLost, StoreUnavailable
 from drover.domain.models import Claim, Worker
 from drover.domain.policy import heartbeat_ms
 from drover.domain.verdicts import Completed, Parked, Released, Retry, Verdict, judge
@@ -18,6 +18,7 @@ from drover.engine.life import live
 from drover.engine.steps import Run
 from drover.engine.tools import Tools
 from drover.process import end_marked
+from drover.settings import HookName
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,8 @@ IDLE_LOOK_S = 5.0  # the safety net behind the bell
 FAREWELL_S = 8.0  # to save the work and give the lease back when stopped
 PUBLISH_EVERY_S = 2.0  # how often an operator's checkout that is in the way is looked at
 LIFE_GRACE_S = 3.0
+FINISH_S = 3.0  # of the farewell, for what has landed
+AFTER_LANDING: tuple[HookName, ...] = ("post_land", "before_remove")
 SNAPSHOT_EVERY_S = 60.0  # how much of an agent's work a lost machine can cost at most
 
 
@@ -150,7 +153,7 @@ class Crew:
 
         Whatever happens inside stays inside, but for cancellation.
         """
-        tools = self._tools
+        tools, run = self._tools, None
         try:
             recalled = await tools.store.claims.recall(claim)
             run = Run(claim, tools, recalled)
@@ -169,7 +172,7 @@ class Crew:
             await self._leave(claim)
         except anyio.get_cancelled_exc_class():
             with anyio.move_on_after(FAREWELL_S, shield=True):
-                await self._give_back(claim)
+                await self._give_back(claim, run)
             raise
         return None
 
@@ -266,14 +269,35 @@ class Crew:
                 await self._save(claim)
             await self._tools.store.claims.settle(claim, verdict)
 
-    async def _give_back(self, claim: Claim) -> None:
+    async def _give_back(self, claim: Claim, run: Run | None) -> None:
         """Stopped in the middle: the processes are gone, the work is saved, the attempt is not used up."""
         await end_marked(self._tools.places.marker(claim.task_id, claim.fence), LIFE_GRACE_S)
-        await self._save(claim)
         try:
+            if run is not None and await self._finished(run):
+                return
+            await self._save(claim)
             await self._tools.store.claims.settle(claim, Released())
         except LeaseLost as lost:
             log.info("%s", lost.message)
+
+    async def _finished(self, run: Run) -> bool:
+        """Whether what has landed could be lived to its end, of which only moments are left.
+
+        So a person who stops a run finds completed whatever its dependents already stand on. Where commands
+        of theirs are still to run, it waits for the next run instead.
+        """
+        claims, hooks = self._tools.store.claims, self._tools.settings.hooks
+        run.recalled = await claims.recall(run.claim)
+        left = [hook for hook in AFTER_LANDING if hooks.stages(hook) and hook not in run.recalled]
+        if "land" not in run.recalled or left:
+            return False
+        try:
+            with anyio.move_on_after(FINISH_S):
+                await claims.settle(run.claim, await live(run))
+                return True
+        except (StoreUnavailable, GitError, OSError) as trouble:
+            log.warning("%s has landed; the rest of it is left to the next run: %s", run.claim.task_id, trouble)
+        return False
 
     async def _leave(self, claim: Claim) -> None:
         """The claim is somebody else's: end our own processes, keep what they wrote, write nothing of record."""
