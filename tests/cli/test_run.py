@@ -128,6 +128,7 @@ def test_an_agent_that_cannot_be_started_stops_the_run_before_it_begins(
 # ---------------------------------------------------------------- stopping
 
 
+@pytest.mark.suite("T25")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_gently_and_says_how_to_go_on(cli: Cli, start: Start, number: signal.Signals) -> None:
     task = cli.add("Long", "-d", LONG)
@@ -144,6 +145,7 @@ def test_a_signal_stops_gently_and_says_how_to_go_on(cli: Cli, start: Start, num
     assert (info["status"], info["attempts"], info["interruptions"]) == ("ready", 0, 1)
 
 
+@pytest.mark.suite("T25")
 def test_a_second_signal_kills_what_will_not_end(cli: Cli, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DROVER_AGENT_TYPE", "command")
     monkeypatch.setenv(
@@ -165,6 +167,7 @@ def test_a_second_signal_kills_what_will_not_end(cli: Cli, start: Start, monkeyp
     assert "killing" in err
 
 
+@pytest.mark.suite("T25")
 def test_a_terminal_that_is_closed_stops_the_run_as_ctrl_c_does(cli: Cli) -> None:
     task = cli.add("Long", "-d", LONG)
     ours, theirs = pty.openpty()
@@ -245,6 +248,7 @@ def test_resume_without_a_run_before_is_a_run(cli: Cli) -> None:
 # ---------------------------------------------------------------- on a terminal
 
 
+@pytest.mark.suite("T25")
 def test_on_a_terminal_the_workers_are_drawn_and_the_terminal_is_left_clean(cli: Cli) -> None:
     cli.add("Task \x1b[31mred\u202e", "-d", "write a.txt x\nwait 1s")
     typed = pexpect.spawn(
@@ -260,6 +264,7 @@ def test_on_a_terminal_the_workers_are_drawn_and_the_terminal_is_left_clean(cli:
     assert "\u202e" not in rest
 
 
+@pytest.mark.suite("T34")
 def test_plain_output_on_a_terminal_has_no_escape_at_all(cli: Cli) -> None:
     cli.add("Task")
     typed = pexpect.spawn(

@@ -34,16 +34,19 @@ def steers(character: str) -> bool:
     ) or character in "\u200e\u200f\u061c"  # fmt: skip
 
 
+@pytest.mark.suite("T34")
 @given(NASTY)
 def test_no_control_survives_in_a_line(text: str) -> None:
     assert not any(steers(character) for character in clean(text))
 
 
+@pytest.mark.suite("T34")
 @given(NASTY)
 def test_no_control_but_line_ends_and_tabs_survives_in_a_block(text: str) -> None:
     assert not any(steers(character) for character in clean_block(text).replace("\n", "").replace("\t", ""))
 
 
+@pytest.mark.suite("T34")
 @given(NASTY)
 def test_no_sink_of_the_printer_lets_a_control_through(text: str) -> None:
     out, err = io.StringIO(), io.StringIO()
@@ -58,6 +61,7 @@ def test_no_sink_of_the_printer_lets_a_control_through(text: str) -> None:
         assert not any(steers(character) for character in line.replace("\t", ""))
 
 
+@pytest.mark.suite("T34")
 @given(NASTY)
 def test_json_loses_nothing_and_holds_no_control(text: str) -> None:
     out = io.StringIO()
@@ -66,6 +70,7 @@ def test_json_loses_nothing_and_holds_no_control(text: str) -> None:
     assert json.loads(out.getvalue())["title"] == text
 
 
+@pytest.mark.suite("T34")
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

@@ -27,6 +27,7 @@ anyio.run(main)
 """
 
 
+@pytest.mark.suite("T29")
 @pytest.mark.timeout(240)
 def test_no_trap_of_an_agent_goes_off_in_a_whole_life(project: Project, tmp_path: Path) -> None:
     """Planted in the first attempt, which fails; then carried, saved, taken, landed, pruned and restored."""

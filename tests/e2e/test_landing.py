@@ -167,6 +167,7 @@ def land_a_random_graph(project: Project, count: int, seed: int) -> None:
     in_order(project)
 
 
+@pytest.mark.suite("T22")
 def test_the_judge_sees_a_landing_that_changed_a_neighbour(project: Project) -> None:
     def made(parent: str, **files: str) -> str:
         project.git("checkout", "-q", "--detach", parent)
@@ -182,11 +183,13 @@ def test_the_judge_sees_a_landing_that_changed_a_neighbour(project: Project) -> 
     assert wrong_paths(project, made(ours, a="3\n"), "task-x") == ["a"], "its own is not what it was"
 
 
+@pytest.mark.suite("T22")
 @pytest.mark.timeout(180)
 def test_a_random_graph_with_renames_modes_and_deletes_lands_as_a_three_way_merge_would(crafty: Project) -> None:
     land_a_random_graph(crafty, 20, seed=20261122)
 
 
+@pytest.mark.suite("T22")
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_two_hundred_tasks_with_renames_modes_and_deletes_land_as_a_three_way_merge_would(crafty: Project) -> None:
@@ -216,6 +219,7 @@ def every_second(act: object) -> Iterator[None]:
         thread.join()
 
 
+@pytest.mark.suite("T23")
 @pytest.mark.timeout(180)
 def test_somebody_commits_to_the_target_once_a_second_and_nothing_is_lost(crafty: Project) -> None:
     own: list[str] = []
@@ -262,6 +266,7 @@ def with_remote(project: Project) -> Path:
     return bare
 
 
+@pytest.mark.suite("T23")
 @pytest.mark.timeout(180)
 def test_a_remote_that_another_clone_moves_gets_everything_and_loses_nothing(crafty: Project) -> None:
     bare = with_remote(crafty)
@@ -300,6 +305,7 @@ def test_a_remote_that_another_clone_moves_gets_everything_and_loses_nothing(cra
     assert crafty.git("status", "--porcelain") == ""
 
 
+@pytest.mark.suite("T23")
 @pytest.mark.timeout(120)
 def test_a_remote_that_is_away_stops_nobody_and_gets_it_later(crafty: Project) -> None:
     bare = with_remote(crafty)
@@ -320,6 +326,7 @@ def test_a_remote_that_is_away_stops_nobody_and_gets_it_later(crafty: Project) -
 # ---------------------------------------------------------------- deaths and company
 
 
+@pytest.mark.suite("T2")
 @pytest.mark.timeout(180)
 def test_a_run_killed_again_and_again_in_its_train_lands_each_once_here_and_there(crafty: Project) -> None:
     bare = with_remote(crafty)

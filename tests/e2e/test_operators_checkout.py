@@ -55,6 +55,7 @@ class Operator(threading.Thread):
             self.words += 1
 
 
+@pytest.mark.suite("T21")
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("way", ["commit", "stash"])
 def test_twenty_tasks_land_in_a_file_that_the_operator_is_editing(project: Project, way: str) -> None:
@@ -185,6 +186,7 @@ def picture(project: Project, *, of_main: bool) -> dict[str, object]:
     }
 
 
+@pytest.mark.suite("T21")
 @pytest.mark.parametrize("name", STATES)
 def test_a_checkout_in_any_state_is_left_in_it_while_tasks_land(project: Project, name: str) -> None:
     put_into, follows = STATES[name]

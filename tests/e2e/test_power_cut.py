@@ -26,6 +26,7 @@ from tests.e2e.test_landing import AGENT, fill, landings
 CUTS = 12
 
 pytestmark = [
+    pytest.mark.suite("T17"),
     pytest.mark.slow,
     pytest.mark.timeout(600),
     pytest.mark.skipif(

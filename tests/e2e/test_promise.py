@@ -36,6 +36,7 @@ def test_a_backlog_runs_to_its_end_and_returns(project: Project) -> None:
     assert project.drover("run").returncode == 0, "an empty backlog returns at once"
 
 
+@pytest.mark.suite("T2")
 def test_a_graph_killed_again_and_again_lands_every_task_once(project: Project) -> None:
     rng = random.Random(20261122)
     ids: list[str] = []
@@ -94,6 +95,7 @@ def test_a_killed_run_is_taken_over_by_the_other_at_once(project: Project) -> No
     ends_in_order(project)
 
 
+@pytest.mark.suite("T25")
 @pytest.mark.parametrize("branch", ["master", "trunk"])
 def test_ctrl_c_gives_everything_back_and_resume_goes_on(project_on: MakeProject, branch: str) -> None:
     project = project_on(branch)
@@ -119,6 +121,7 @@ def test_ctrl_c_gives_everything_back_and_resume_goes_on(project_on: MakeProject
     assert sum(x["event"] == "start" and x["task"] == a for x in project.books()) == 1
 
 
+@pytest.mark.suite("T25")
 def test_a_second_ctrl_c_kills_at_once_and_still_nothing_is_lost(project: Project) -> None:
     project.env["DROVER_AGENT_PATH"] = (
         "/bin/sh -c \"trap '' TERM INT; echo kept > kept.txt; while :; do sleep 1; done\""
@@ -191,6 +194,7 @@ def test_a_conflict_is_explained_to_the_agent_and_resolved(project: Project) -> 
     assert sorted(project.git("show", "main:shared.txt").split()) == sorted(ids), "the content of each is there"
 
 
+@pytest.mark.suite("T24")
 def test_cancel_stops_the_agent_and_its_children(project: Project) -> None:
     project.env["WORK_SECONDS"] = "30,30"
     task = project.add("Long")

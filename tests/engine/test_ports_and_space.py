@@ -93,6 +93,7 @@ async def test_a_task_gets_its_ports_again_and_none_are_left_when_all_are_taken(
         assert await drover.store.ports.leased(tools.host) == frozenset()
 
 
+@pytest.mark.suite("T15")
 async def test_below_the_floor_nothing_new_begins_and_above_it_work_goes_on_by_itself(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

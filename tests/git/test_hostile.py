@@ -268,6 +268,7 @@ async def everything(repo: Repo, clone: Path, base: str, scratch: Path) -> str:
     return commit
 
 
+@pytest.mark.suite("T29")
 @pytest.mark.parametrize("name", VECTORS)
 async def test_nothing_an_agent_planted_runs(repo: Repo, git: Git, clone: Path, tmp_path: Path, name: str) -> None:
     trap = Trap(clone, git, tmp_path)
@@ -284,6 +285,7 @@ async def test_nothing_an_agent_planted_runs(repo: Repo, git: Git, clone: Path, 
     assert git(repo.root, "-c", "fsck.gitmodulesUpdate=ignore", "fsck", "--strict") == ""
 
 
+@pytest.mark.suite("T29")
 async def test_the_traps_are_real(repo: Repo, git: Git, clone: Path, tmp_path: Path) -> None:
     """Ordinary use of git in such a clone sets them off; otherwise the test above would prove nothing."""
     armed = []

@@ -11,21 +11,22 @@ from pathlib import Path
 
 import pytest
 
+from tests.proof.plugin import Tally
+
 BENCH = Path(__file__).with_name("kill_bench.py")
 ROOT = Path(__file__).parents[2]
 OPERATIONS = ("publish", "swap", "absorb", "save", "clone", "rebase", "remove", "lease")
 FEWEST = {"before": 5, "after": 5, "files": 2, "syscalls": 5, "twice": 20}  # fewer points: the bench hits nothing
 
 
-def sweep(operation: str, kind: str, directory: Path, *options: str) -> None:
+def sweep(operation: str, kind: str, directory: Path, tally: Tally, *options: str) -> None:
     """Run the bench; every point it counted was hit, and nothing was wrong after any of them."""
     argv = [sys.executable, str(BENCH), operation, kind, str(directory), *options]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    print(f"{operation} {kind}: {result['points']} points, {result['hit']} hit")
-    assert result["violations"] == []
+    tally(points=result["points"], hit=result["hit"], violations=result["violations"])
     assert result["hit"] == result["points"] >= FEWEST[kind]
 
 
@@ -36,48 +37,61 @@ def bench(tmp_path: Path) -> Path:
     return directory
 
 
+@pytest.mark.suite("T4")
 @pytest.mark.parametrize("kind", ["after", "files"])
-def test_a_killed_publishing_is_finished_or_taken_back_by_the_next(kind: str, bench: Path) -> None:
-    sweep("publish", kind, bench)
+def test_a_killed_publishing_is_finished_or_taken_back_by_the_next(kind: str, bench: Path, tally: Tally) -> None:
+    sweep("publish", kind, bench, tally)
 
 
+@pytest.mark.suite("T4")
 @pytest.mark.parametrize("operation", ["swap", "clone", "rebase"])
-def test_an_operation_killed_after_any_git_call_is_completed_by_calling_it_again(operation: str, bench: Path) -> None:
-    sweep(operation, "after", bench)
+def test_an_operation_killed_after_any_git_call_is_completed_by_calling_it_again(
+    operation: str, bench: Path, tally: Tally
+) -> None:
+    sweep(operation, "after", bench, tally)
 
 
+@pytest.mark.suite("T5")
 @pytest.mark.parametrize("operation", ["save", "clone", "remove"])
 def test_an_operation_killed_before_any_change_of_a_file_is_completed_by_calling_it_again(
-    operation: str, bench: Path
+    operation: str, bench: Path, tally: Tally
 ) -> None:
-    sweep(operation, "files", bench)
+    sweep(operation, "files", bench, tally)
 
 
+@pytest.mark.suite("T5")
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("operation", ["publish", "rebase", "swap", "absorb", "lease"])
-def test_a_kill_before_any_change_of_a_file_and_an_edit_after_it_harm_nothing(operation: str, bench: Path) -> None:
-    sweep(operation, "files", bench, "all")
+def test_a_kill_before_any_change_of_a_file_and_an_edit_after_it_harm_nothing(
+    operation: str, bench: Path, tally: Tally
+) -> None:
+    sweep(operation, "files", bench, tally, "all")
 
 
+@pytest.mark.suite("T4")
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("operation", [name for name in OPERATIONS if name != "remove"])
 @pytest.mark.parametrize("kind", ["before", "after"])
-def test_a_kill_at_any_git_call_and_an_edit_after_it_harm_nothing(operation: str, kind: str, bench: Path) -> None:
-    sweep(operation, kind, bench, "all")
+def test_a_kill_at_any_git_call_and_an_edit_after_it_harm_nothing(
+    operation: str, kind: str, bench: Path, tally: Tally
+) -> None:
+    sweep(operation, kind, bench, tally, "all")
 
 
+@pytest.mark.suite("T5")
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 @pytest.mark.parametrize("operation", [name for name in OPERATIONS if name != "remove"])
-def test_a_kill_inside_of_git_needs_no_hand(operation: str, bench: Path) -> None:
-    sweep(operation, "syscalls", bench, "all")
+def test_a_kill_inside_of_git_needs_no_hand(operation: str, bench: Path, tally: Tally) -> None:
+    sweep(operation, "syscalls", bench, tally, "all")
 
 
+@pytest.mark.suite("T3")
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("operation", ["publish", "rebase"])
-def test_a_recovery_that_is_killed_is_recovered_from(operation: str, bench: Path) -> None:
-    sweep(operation, "twice", bench, "all")
+def test_a_recovery_that_is_killed_is_recovered_from(operation: str, bench: Path, tally: Tally) -> None:
+    sweep(operation, "twice", bench, tally, "all")

@@ -220,6 +220,7 @@ BLOCKERS = {
 }
 
 
+@pytest.mark.suite("T21")
 @pytest.mark.parametrize("name", BLOCKERS)
 async def test_the_operators_changes_in_the_way_block_and_keep_every_byte(scene: Scene, name: str) -> None:
     prepare, paths = BLOCKERS[name]
@@ -311,6 +312,7 @@ OPERATIONS = {
 }
 
 
+@pytest.mark.suite("T21")
 @pytest.mark.parametrize("name", OPERATIONS)
 async def test_an_operation_under_way_is_left_to_its_end(scene: Scene, name: str) -> None:
     OPERATIONS[name](scene)
@@ -532,6 +534,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(where)], check=True)
 
 
+@pytest.mark.suite("T15")
 async def test_a_disk_that_is_too_small_takes_the_whole_update_back(
     scene: Scene, small_disk: Path, git: Git, change: Change
 ) -> None:

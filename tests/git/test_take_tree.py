@@ -67,6 +67,7 @@ async def test_every_kind_of_change_is_in_the_tree(attempt: Attempt, git: Git) -
     assert git(attempt.repo.root, "cat-file", "blob", f"{taken.tree}:dir/f3") == "/etc/hostname"
 
 
+@pytest.mark.suite("T30")
 @pytest.mark.parametrize(
     "name",
     [
@@ -95,6 +96,7 @@ async def test_any_file_name_is_taken(attempt: Attempt, git: Git, name: str) -> 
     assert {name, f"dir/{name}"} < set(files_of(git, attempt.repo.root, taken.tree))
 
 
+@pytest.mark.suite("T30")
 async def test_a_name_that_is_not_utf8_is_taken_and_shown_escaped(attempt: Attempt) -> None:
     (attempt.path / os.fsdecode(b"caf\xe9")).write_text("x")
     taken = await attempt.take()
@@ -189,6 +191,7 @@ async def test_a_git_directory_made_inside_of_tracked_files_hides_none_of_them(a
     assert (taken.paths, taken.refused) == (("dir/f0", "dir/new"), ())
 
 
+@pytest.mark.suite("T30")
 @pytest.mark.parametrize("name", [".GIT", ".Git", "git~1", ".g\u200cit"])
 async def test_a_name_that_is_git_on_another_system_is_refused(attempt: Attempt, name: str) -> None:
     (attempt.path / "sub" / name).mkdir(parents=True)

@@ -17,7 +17,7 @@ from drover import process
 from .conftest import MakeLaunch, Watcher, alive_with, until_exists
 from .shapes import SHAPES
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.suite("T24")]
 Strangers = list["subprocess.Popen[bytes]"]
 
 

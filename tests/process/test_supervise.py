@@ -158,6 +158,7 @@ async def test_output_up_to_the_limit_is_kept_whole(make_launch: MakeLaunch, wat
     assert launch.output_path.read_bytes() == b"\0" * 100_000
 
 
+@pytest.mark.suite("T26")
 async def test_of_too_much_output_beginning_and_end_are_kept_and_the_cut_is_shown(
     make_launch: MakeLaunch, watcher: Watcher
 ) -> None:
@@ -176,6 +177,7 @@ async def test_of_too_much_output_beginning_and_end_are_kept_and_the_cut_is_show
     assert len(text) < 1_000_200
 
 
+@pytest.mark.suite("T26")
 @pytest.mark.parametrize("what", ["head -c 1000000000 /dev/zero", "yes | head -c 1000000000"])
 async def test_a_gigabyte_passes_at_pipe_speed_in_flat_memory(
     make_launch: MakeLaunch, watcher: Watcher, what: str
@@ -213,6 +215,7 @@ async def test_a_gigabyte_passes_at_pipe_speed_in_flat_memory(
     assert len(watcher.bytes) <= exit.seconds * 20 + 2
 
 
+@pytest.mark.suite("T15")
 async def test_a_full_disk_loses_output_and_not_the_agent(make_launch: MakeLaunch, watcher: Watcher) -> None:
     launch = make_launch("sh", "-c", "echo lost; exit 3", output_path=Path("/dev/full"))
     exit = await process.supervise(launch, watcher)
@@ -359,10 +362,12 @@ def test_a_record_of_a_later_drover_is_read(tmp_path: Path) -> None:
     assert process.adopt(record) == process.Exit(returncode=0)
 
 
+@pytest.mark.suite("T35")
 async def test_the_environment_of_an_agent_is_not_shown_by_accident(make_launch: MakeLaunch) -> None:
     assert "hunter2" not in repr(make_launch("true", env={"PASSWORD": "hunter2"}))
 
 
+@pytest.mark.suite("T35")
 async def test_no_secret_is_among_the_supervisors_arguments_or_in_its_environment(
     make_launch: MakeLaunch, watcher: Watcher, tmp_path: Path, token: str
 ) -> None:

@@ -148,6 +148,7 @@ async def test_a_lease_is_renewed_while_it_lasts(store: Store, clock: FakeClock)
     assert (await store.claims.running())[0].alive_at == 77
 
 
+@pytest.mark.suite("T12")
 async def test_renewal_never_revives_a_lease(store: Store, clock: FakeClock) -> None:
     await add(store)
     claim = await take(store)
@@ -161,6 +162,7 @@ async def test_renewal_never_revives_a_lease(store: Store, clock: FakeClock) -> 
     assert (await store.tasks.get(claim.task_id)).executions == 0
 
 
+@pytest.mark.suite("T13")
 async def test_the_wall_clock_has_no_say_in_leases(store: Store, clock: FakeClock) -> None:
     await add(store)
     claim = await take(store)
@@ -281,6 +283,7 @@ async def overtaken(store: Store, how: str) -> tuple[Claim, Task]:
 OVERTAKEN = ["cancelled", "reset", "rescued", "taken by another", "taken by the same worker", "landed by another"]
 
 
+@pytest.mark.suite("T12")
 @pytest.mark.parametrize("how", OVERTAKEN)
 async def test_a_zombie_cannot_write(store: Store, how: str) -> None:
     old, _ = await overtaken(store, how)
@@ -293,6 +296,7 @@ async def test_a_zombie_cannot_write(store: Store, how: str) -> None:
     assert not await store.claims.holds(old)
 
 
+@pytest.mark.suite("T12")
 @pytest.mark.parametrize("how", OVERTAKEN)
 async def test_what_a_zombie_tells_of_itself_moves_nothing(store: Store, how: str) -> None:
     old, task = await overtaken(store, how)
@@ -463,6 +467,7 @@ async def test_a_verdict_is_told_with_its_reason(store: Store) -> None:
     assert event.data == {"title": "the title", "error_class": "failed", "message": "it broke", "advice": "look"}
 
 
+@pytest.mark.suite("T12")
 async def test_a_zombie_that_slept_through_its_lease_finds_the_others_work_untouched(place: Place) -> None:
     """The holder stands still past its lease in one process; another process takes over, lands and completes."""
     async with place.open() as mine, place.open() as others:

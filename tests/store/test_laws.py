@@ -309,16 +309,19 @@ def play(server: Server | None, *, examples: int, steps: int) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.suite("T9")
 @pytest.mark.timeout(300)  # a history that breaks a law takes long to be made short
 def test_the_laws_hold_through_any_history() -> None:
     play(None, examples=50, steps=30)
 
 
+@pytest.mark.suite("T9", "T10")
 @pytest.mark.timeout(300)
 def test_both_databases_tell_the_same_story(postgres: Server) -> None:
     play(postgres, examples=12, steps=30)
 
 
+@pytest.mark.suite("T9", "T10")
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_both_databases_tell_the_same_long_stories(postgres: Server) -> None:

@@ -109,6 +109,7 @@ async def test_opening_again_changes_nothing(place: Place) -> None:
     assert [name for _, name, _, _ in before] == [m.name for m in migrate.available("sqlite")]
 
 
+@pytest.mark.suite("T38")
 async def test_a_database_of_a_newer_drover_is_refused(place: Place) -> None:
     async with place.open() as store:
         await add(store)
@@ -149,6 +150,7 @@ async def test_those_who_open_a_new_database_at_the_same_time_make_it_once(place
     assert len({task.id for task in opened}) == 5
 
 
+@pytest.mark.suite("T38")
 async def test_another_process_may_migrate_between_two_migrations_of_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +199,7 @@ def killed_while_migrating(path: Path, point: int) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
+@pytest.mark.suite("T38")
 def test_a_kill_at_any_statement_of_a_migration_leaves_a_database_that_opens(tmp_path: Path) -> None:
     points = 0
 
@@ -232,6 +235,7 @@ class Cut:
         return await self._connection.execute(query, *values)
 
 
+@pytest.mark.suite("T38")
 async def test_a_connection_lost_at_any_statement_of_a_migration_leaves_a_schema_that_opens(
     postgres: Server, clock: FakeClock
 ) -> None:

@@ -308,6 +308,7 @@ async def _settle(store: Store, seen: dict[str, Any]) -> None:
     await store.claims.settle(seen["claim"], Completed(landed=landing_of(seen["claim"])))
 
 
+@pytest.mark.suite("T7")
 @pytest.mark.parametrize("cut", ["before", "after", "hang"])
 async def test_a_commit_whose_answer_is_lost_is_in_doubt_and_settled_by_reading(
     place: Place, clock: FakeClock, cut: Cut
@@ -360,6 +361,7 @@ async def settle_doubt(sure: Store, step: Step, seen: dict[str, Any], *, happene
         assert (task.state is State.COMPLETED) is happened
 
 
+@pytest.mark.suite("T19")
 async def test_a_server_that_falls_silent_is_noticed_in_time(place: Place, clock: FakeClock) -> None:
     assert place.server is not None
     async with wire(place.server.port) as cable, at(through(place, cable), clock) as store:
@@ -405,6 +407,7 @@ async def test_sessions_that_ended_while_nobody_looked_are_replaced(place: Place
         assert len(await store.tasks.list_tasks()) == 7
 
 
+@pytest.mark.suite("T18")
 async def test_a_transaction_whose_session_ends_in_the_middle_is_done_again(place: Place) -> None:
     tries = 0
 
@@ -559,10 +562,12 @@ async def live_through_restarts(clock: FakeClock, *, tasks: int, restarts: int) 
         postgres_server.remove(made)
 
 
+@pytest.mark.suite("T18")
 async def test_nothing_is_lost_or_doubled_while_the_server_is_restarted(clock: FakeClock) -> None:
     await live_through_restarts(clock, tasks=60, restarts=3)
 
 
+@pytest.mark.suite("T18")
 @pytest.mark.slow
 async def test_nothing_is_lost_or_doubled_through_many_restarts(clock: FakeClock) -> None:
     await live_through_restarts(clock, tasks=500, restarts=50)
@@ -571,6 +576,7 @@ async def test_nothing_is_lost_or_doubled_through_many_restarts(clock: FakeClock
 # ------------------------------------------------------------ hints of others
 
 
+@pytest.mark.suite("T20")
 async def test_a_listener_looks_around_after_every_reconnect(place: Place, clock: FakeClock) -> None:
     assert place.server is not None
     async with (
@@ -589,6 +595,7 @@ async def test_a_listener_looks_around_after_every_reconnect(place: Place, clock
         assert await mine.bell.wait(rings, 5)
 
 
+@pytest.mark.suite("T19")
 async def test_a_listener_whose_wire_died_without_a_word_listens_again(place: Place, clock: FakeClock) -> None:
     assert place.server is not None
     async with (
@@ -610,6 +617,7 @@ async def test_a_listener_whose_wire_died_without_a_word_listens_again(place: Pl
 # ------------------------------------------------------------ others beside us
 
 
+@pytest.mark.suite("T13")
 async def test_the_servers_clock_alone_ends_a_lease(place: Place) -> None:
     wild = FakeClock()
     schema = schema_of(PROJECT)
@@ -632,6 +640,7 @@ async def test_the_servers_clock_alone_ends_a_lease(place: Place) -> None:
             await mine.claims.renew(claim)
 
 
+@pytest.mark.suite("T12")
 @pytest.mark.parametrize("act", ["renew", "start", "intend"])
 async def test_a_lease_that_ends_while_its_holder_waits_is_not_revived(place: Place, act: str) -> None:
     async with (

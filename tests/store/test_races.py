@@ -44,6 +44,7 @@ async def together(*acts: Awaitable[Any]) -> list[Any]:
     return results
 
 
+@pytest.mark.suite("T11")
 async def test_sixty_four_claimers_share_a_thousand_tasks(store: Store) -> None:
     await store.tasks.add_many([NewTask(title=f"{n}") for n in range(1_000)])
     workers = await hire_many(store, 64)
@@ -61,6 +62,7 @@ async def test_sixty_four_claimers_share_a_thousand_tasks(store: Store) -> None:
     assert len(await store.claims.running()) == 1_000
 
 
+@pytest.mark.suite("T11")
 async def test_three_processes_share_a_backlog(place: Place) -> None:
     async with place.open() as store:
         await store.tasks.add_many([NewTask(title=f"{n}") for n in range(150)])
@@ -139,6 +141,7 @@ async def test_blockers_that_land_at_the_same_time_free_each_dependent_once(plac
         assert sorted(str(id) for id in freed) == sorted(t.id for t in behind)
 
 
+@pytest.mark.suite("T11")
 async def test_a_claim_and_an_operators_order_never_both_win(place: Place) -> None:
     async with place.open() as one, place.open() as two:
         worker = await hire(one)
@@ -151,6 +154,7 @@ async def test_a_claim_and_an_operators_order_never_both_win(place: Place) -> No
                     await one.claims.renew(claim)
 
 
+@pytest.mark.suite("T11")
 async def test_a_settlement_and_a_rescue_never_both_win(place: Place) -> None:
     async with place.open() as one, place.open() as two:
         for _ in range(10):
@@ -162,6 +166,7 @@ async def test_a_settlement_and_a_rescue_never_both_win(place: Place) -> None:
             assert (await one.tasks.get(task.id)).interruptions == 1
 
 
+@pytest.mark.suite("T11")
 async def test_an_intent_and_a_rescue_never_both_win(place: Place) -> None:
     async with place.open() as one, place.open() as two:
         for _ in range(10):
@@ -282,6 +287,7 @@ async def settling(store: Store, n: int) -> Any:
     return lambda: store.claims.settle(claim, Released()), happened
 
 
+@pytest.mark.suite("T8")
 @pytest.mark.parametrize("native", [False, True], ids=["scope", "native"])
 @pytest.mark.parametrize("scene", [adding, claiming, landing, settling])
 async def test_a_cancelled_caller_leaves_a_whole_transaction_or_none(place: Place, scene: Scene, native: bool) -> None:
@@ -299,6 +305,7 @@ async def test_a_cancelled_caller_leaves_a_whole_transaction_or_none(place: Plac
     assert happened_anyway > 0
 
 
+@pytest.mark.suite("T8")
 async def test_a_store_whose_scope_is_cancelled_keeps_what_was_under_way_and_leaves_nothing_behind(
     place: Place,
 ) -> None:

@@ -89,6 +89,7 @@ async def test_writes_that_wait_share_a_commit_and_fail_alone(store: Store) -> N
     assert database.commits - before < 10
 
 
+@pytest.mark.suite("T15")
 async def test_a_write_that_the_file_has_no_room_for_takes_no_neighbour_with_it(store: Store) -> None:
     results: dict[str, Any] = {}
 
@@ -128,6 +129,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", where], check=True)
 
 
+@pytest.mark.suite("T15")
 async def test_a_full_disk_is_said_and_the_store_goes_on_when_there_is_room_again(small_disk: Path) -> None:
     place = Place(f"sqlite:///{small_disk}/drover.db", None, "sqlite")  # type: ignore[arg-type]
     async with open_store(place.url) as store:
@@ -149,6 +151,7 @@ async def test_a_full_disk_is_said_and_the_store_goes_on_when_there_is_room_agai
     assert look(place, "SELECT count(*) FROM tasks") == len(kept)
 
 
+@pytest.mark.suite("T16")
 def test_a_commit_that_could_not_be_written_is_in_doubt(tmp_path: Path) -> None:
     """A file that may not grow fails a write with another error than a full disk."""
     path = tmp_path / "drover.db"
@@ -360,6 +363,7 @@ def killed_at(point: int, path: Path) -> list[str]:
     return lines
 
 
+@pytest.mark.suite("T6")
 @pytest.mark.parametrize(
     "point", [3, 4, 7, 12, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, *range(13, 44, 2)))]
 )

@@ -1,0 +1,118 @@
+"""The marker ``suite``, the fixture ``tally``, and ``--proof FILE``, which keeps what the suites counted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.proof.suites import SUITES
+
+KEY = "proof"
+
+
+@dataclass
+class Counted:
+    """What one test counted."""
+
+    suites: list[str]
+    points: int = 0
+    hit: int = 0
+    seeds: list[int] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
+    spoke: bool = False
+
+
+class Tally:
+    """Adds to what the test counted; may be called more than once."""
+
+    def __init__(self, counted: Counted) -> None:
+        self._counted = counted
+
+    def __call__(
+        self, *, points: int, hit: int | None = None, seed: int | None = None, violations: list[str] | None = None
+    ) -> None:
+        counted = self._counted
+        counted.spoke = True
+        counted.points += points
+        counted.hit += points if hit is None else hit
+        counted.violations += violations or []
+        if seed is not None and seed not in counted.seeds:
+            counted.seeds.append(seed)
+
+
+COUNTED = pytest.StashKey[Counted]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--proof", metavar="FILE", type=Path, help="write what each suite of the proof counted")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "suite(*names): suites of tests/proof/suites.py that the test belongs to")
+    if config.getoption("--proof") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_Book(config.getoption("--proof")), "proof book")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    names = [name for marker in item.iter_markers("suite") for name in marker.args]
+    if unknown := set(names) - set(SUITES):
+        raise pytest.UsageError(f"{item.nodeid}: no suite {', '.join(sorted(unknown))} in tests/proof/suites.py")
+    if names:
+        item.stash[COUNTED] = Counted(sorted(set(names)))
+
+
+@pytest.fixture
+def tally(request: pytest.FixtureRequest) -> Tally:
+    """Says how many points the test tried; see :mod:`tests.proof`."""
+    return Tally(request.node.stash.get(COUNTED, Counted([])))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    counted = item.stash.get(COUNTED, None)
+    yield
+    if counted is not None and counted.spoke:
+        if counted.violations:
+            pytest.fail("\n".join(counted.violations))
+        if not counted.hit:
+            pytest.fail(f"{counted.points} points, and none was hit: this proves nothing")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    counted = item.stash.get(COUNTED, None)
+    if counted is None or not (report.when == "call" or report.outcome != "passed"):
+        return report
+    if not counted.spoke:
+        counted.points = counted.hit = int(not report.skipped)
+    if report.failed and not counted.violations:
+        counted.violations.append(f"{item.nodeid}: {str(call.excinfo.value)[:500] if call.excinfo else 'failed'}")
+    report.user_properties.append((KEY, asdict(counted)))
+    return report
+
+
+class _Book:
+    """Gathers, in the process that runs the tests or leads those that do, what they counted."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines: list[dict[str, Any]] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for key, counted in report.user_properties:
+            if key == KEY and isinstance(counted, dict):
+                why = report.longrepr[2] if report.skipped and isinstance(report.longrepr, tuple) else None
+                self._lines.append(
+                    {"test": report.nodeid, **counted, "seconds": round(report.duration, 2), "skipped": why}
+                )
+
+    def pytest_sessionfinish(self) -> None:
+        self._path.write_text(json.dumps(self._lines, indent=1) + "\n")
