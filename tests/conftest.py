@@ -29,10 +29,7 @@ def anyio_backend() -> str:
 def pinned_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No test sees the developer's settings, home or git configuration."""
     for name in list(os.environ):
-        if name.startswith(("DROVER_", "DBOS_", "GIT_", "ANTHROPIC_", "CLAUDE")) and name not in (
-            "DROVER_AGENTS_CACHE",
-            "DROVER_SHARED",
-        ):
+        if name.startswith(("DROVER_", "DBOS_", "GIT_", "ANTHROPIC_", "CLAUDE")) and name != "DROVER_AGENTS_CACHE":
             monkeypatch.delenv(name)
     home = tmp_path / "home"
     home.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Make the files in events/ anew that the other agents print, against the model server of :mod:`tests.agents.rig`.
+"""Make the files in events/ anew that the other agents print, against the scripted model.
 
 usage: python -m tests.agents.capture_others [AGENT.CASE ...]      (after scripts/install_agents.py; 2 minutes)
 """
@@ -18,23 +18,28 @@ import anyio
 
 from drover.agents.base import AgentJob
 from tests.agents.conftest import Host
-from tests.agents.rig import REAL, model_server, plan
+from tests.agents.fakellm import FakeModel
+from tests.agents.real import prompt
+from tests.agents.rig import REAL
 
 EVENTS = Path(__file__).with_name("events")
-WRITE = {"say": "Writing.", "do": [{"write": {"path": "a.txt", "content": "a\n"}}]}
-SHELL = {"do": [{"sh": "echo out; exit 3"}]}
+WRITE = {"say": "Writing.", "write": ["a.txt", "a\n"]}
+SHELL = {"sh": "echo out; exit 3"}
 KEY = {"fault": {"status": 401, "message": "invalid api key", "times": -1}, "say": "x"}
-RETRY_LATE = {"fault": {"status": 429, "message": "slow down", "retry_after": 3600, "times": -1}, "say": "x"}
+RETRY_LATE = {
+    "fault": {"status": 429, "message": "slow down", "headers": {"retry-after": 3600}, "times": -1},
+    "say": "x",
+}
 OVERLOADED = {"fault": {"status": 529, "message": "Overloaded", "times": -1}, "say": "x"}
 SAY = {"say": "I could not."}
-SPENT: dict[str, Any] = {"say": "x", "fault": {"preset": "codex_usage", "times": -1, "reset_in_s": 90000}}
-DAILY: dict[str, Any] = {"say": "x", "fault": {"preset": "gemini_daily", "times": -1}}
+SPENT: dict[str, Any] = {"say": "x", "fault": {"limit": "five_hour", "times": -1, "reset_s": 90000}}
+DAILY: dict[str, Any] = {"say": "x", "fault": {"limit": "day", "times": -1}}
 COMMON: dict[str, tuple[list[dict[str, Any]], str | None]] = {
     "done": ([WRITE, SHELL, {"say": "All done."}], None),
     "question": ([{"say": "I looked.\n\nNEEDS_HUMAN: which colour?"}], None),
     "bad_key": ([KEY], None),
 }
-CASES = {f"{name}.{case}": facts for name in REAL for case, facts in COMMON.items()} | {
+CASES = {f"{name}.{case}": facts for name in REAL if name != "claude" for case, facts in COMMON.items()} | {
     "opencode.refused": ([WRITE, SHELL, SAY], "accept-edits"),
     "copilot.refused": ([WRITE, SHELL, SAY], "accept-edits"),  # the others do not offer what they may not use
     "codex.usage": ([WRITE, SPENT], None),
@@ -57,7 +62,7 @@ async def capture(case: str, place: Path) -> None:
     (place / "worktree").mkdir(parents=True)
     (place / "home").mkdir()
     (place / "scratch").mkdir()
-    with model_server(place) as model:
+    with FakeModel(place / "model.jsonl") as model:
         real.configure(place / "home", model.url)
         base = {
             "PATH": os.environ["PATH"],
@@ -66,7 +71,7 @@ async def capture(case: str, place: Path) -> None:
             "TMPDIR": str(place / "scratch"),
         }
         job = AgentJob(
-            task_id="task-x", attempt=1, fence=1, prompt=plan(case, *turns), follow_up="", worktree=place / "worktree",
+            task_id="task-x", attempt=1, fence=1, prompt=prompt(*turns), follow_up="", worktree=place / "worktree",
             log_dir=place / "log", marker=f"capture-{case}.", timeout_s=120, env={**base, **real.env(model.url)},
             settings=real.settings.model_copy(update={"permissions": permissions}),
         )  # fmt: skip

@@ -1,27 +1,21 @@
-"""The other real agent CLIs against a model server that speaks each provider's language, where both are there."""
+"""The real agent CLIs, and what makes each of them speak to the scripted model and to nobody else."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from drover.agents.base import Agent, AgentSettings
+from drover.agents.claude import Claude
 from drover.agents.codex import Codex
 from drover.agents.copilot import Copilot
 from drover.agents.gemini import Gemini
 from drover.agents.opencode import OpenCode
 from drover.agents.qwen import Qwen
 
-from .real import CACHE
-
-SERVER = Path(os.environ.get("DROVER_SHARED") or Path(__file__).parents[3] / "shared") / "fakellm" / "fakellm.py"
+from .real import CACHE, reach
 
 
 @dataclass(frozen=True)
@@ -37,9 +31,8 @@ class Real:
     @property
     def missing(self) -> str:
         """Why it cannot be run here; empty when it can."""
-        if not all(Path(word).exists() for word in self.argv):
-            return f"{self.agent.name} is not in the cache: python scripts/install_agents.py {self.agent.name}"
-        return "" if SERVER.exists() else f"there is no model server at {SERVER}"
+        there = all(Path(word).exists() for word in self.argv)
+        return "" if there else f"{self.agent.name} is not in the cache: make agents"
 
     @property
     def settings(self) -> AgentSettings:
@@ -79,6 +72,7 @@ def _bin(name: str, binary: str = "") -> str:
 
 
 REAL = {
+    "claude": Real(Claude(), (_bin("claude"),), reach, model="sonnet"),
     "codex": Real(Codex(), (_bin("codex"),), lambda url: {"OPENAI_API_KEY": "dummy-key"}, _codex, "fake-model"),
     "opencode": Real(OpenCode(), (_bin("opencode"),), _opencode, model="rig/fake-model"),
     "gemini": Real(
@@ -98,35 +92,3 @@ REAL = {
         },
     ),
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class ModelServer:
-    """A running server and its log of what it was asked."""
-
-    url: str
-    log: Path
-
-    @property
-    def turns(self) -> list[int]:
-        """Of the plan, those that were asked for, in that order."""
-        lines = self.log.read_text().splitlines() if self.log.exists() else []
-        asked = [json.loads(line) for line in lines]
-        return [one["turn"] for one in asked if isinstance(one.get("turn"), int) and one.get("kind") != "side"]
-
-
-@contextmanager
-def model_server(place: Path) -> Iterator[ModelServer]:
-    log = place / "model.jsonl"
-    argv = [sys.executable, str(SERVER), "--log", str(log)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield ModelServer(process.stdout.readline().split(" on ")[1].strip(), log)
-        finally:
-            process.kill()
-
-
-def plan(name: str, *turns: dict[str, Any]) -> str:
-    """A prompt that carries what the model is to say; ``name`` keeps the faults of one plan from another's."""
-    return f"# Task task-x: A task\n\n<fakeplan>{json.dumps({'id': name, 'turns': turns})}</fakeplan>\n"

@@ -23,7 +23,9 @@ from drover.process import adopt, find_marked
 from tests.conftest import Git
 
 from .conftest import Host, MakeJob
-from .rig import REAL, ModelServer, Real, model_server, plan
+from .fakellm import FakeModel
+from .real import prompt
+from .rig import REAL, Real
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]  # a minute and a half on two cores
 
@@ -33,7 +35,7 @@ MakeRealJob = Callable[..., AgentJob]
 
 
 def each(*names: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("real", names or sorted(REAL), indirect=True)
+    return pytest.mark.parametrize("real", names or sorted(REAL.keys() - {"claude"}), indirect=True)
 
 
 @pytest.fixture
@@ -45,9 +47,9 @@ def real(request: pytest.FixtureRequest) -> Real:
 
 
 @pytest.fixture
-def model(tmp_path: Path, real: Real) -> Iterator[ModelServer]:
-    with model_server(tmp_path) as server:
-        yield server
+def model(tmp_path: Path, real: Real) -> Iterator[FakeModel]:
+    with FakeModel(tmp_path / "model.jsonl") as model:
+        yield model
 
 
 @pytest.fixture
@@ -59,10 +61,10 @@ def scratch(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def make_real_job(make_job: MakeJob, real: Real, model: ModelServer, scratch: Path) -> MakeRealJob:
+def make_real_job(make_job: MakeJob, real: Real, model: FakeModel, scratch: Path) -> MakeRealJob:
     def make(*turns: dict[str, Any], **more: object) -> AgentJob:
         env = {**real.env(model.url), "TERM": "dumb", "TMPDIR": str(scratch)}
-        job = make_job(plan(real.agent.name, *turns), env=env, settings=real.settings, timeout_s=100.0, **more)
+        job = make_job(prompt(*turns), env=env, settings=real.settings, timeout_s=100.0, **more)
         real.configure(Path(job.env["HOME"]), model.url)
         return job
 
@@ -70,7 +72,7 @@ def make_real_job(make_job: MakeJob, real: Real, model: ModelServer, scratch: Pa
 
 
 def write(path: str) -> dict[str, Any]:
-    return {"write": {"path": path, "content": "x\n"}}
+    return {"write": [path, "x\n"]}
 
 
 async def in_the_slow_tool(job: AgentJob) -> None:
@@ -87,10 +89,10 @@ def agent_of(host: Host) -> int:
 
 
 @each()
-async def test_a_task_is_done(real: Real, make_real_job: MakeRealJob, model: ModelServer, host: Host) -> None:
+async def test_a_task_is_done(real: Real, make_real_job: MakeRealJob, model: FakeModel, host: Host) -> None:
     job = make_real_job(
-        {"say": "Working.", "do": [write("a.txt")]},
-        {"do": [{"sh": "echo $DROVER_TASK_ID > id.txt"}]},
+        {"say": "Working.", **write("a.txt")},
+        {"sh": "echo $DROVER_TASK_ID > id.txt"},
         {"say": "All done."},
     )
     report = await real.agent.work(job, host)
@@ -107,9 +109,9 @@ async def test_a_task_is_done(real: Real, make_real_job: MakeRealJob, model: Mod
 
 @each()
 async def test_killed_in_mid_turn_the_same_session_goes_on(
-    real: Real, make_real_job: MakeRealJob, model: ModelServer, host: Host
+    real: Real, make_real_job: MakeRealJob, model: FakeModel, host: Host
 ) -> None:
-    turns = ({"do": [write("one.txt")]}, {"do": [{"sh": SLOW}]}, {"do": [write("two.txt")]}, {"say": "All done."})
+    turns = (write("one.txt"), {"sh": SLOW}, write("two.txt"), {"say": "All done."})
     job = make_real_job(*turns)
     reports: list[AgentReport] = []
 
@@ -133,7 +135,7 @@ async def test_killed_in_mid_turn_the_same_session_goes_on(
 
 @each()
 async def test_killed_together_with_drover_the_same_session_goes_on(
-    real: Real, model: ModelServer, repository: Path, scratch: Path, git: Git
+    real: Real, model: FakeModel, repository: Path, scratch: Path, git: Git
 ) -> None:
     home = Path(os.environ["HOME"])
     real.configure(home, model.url)
@@ -155,8 +157,8 @@ async def test_killed_together_with_drover_the_same_session_goes_on(
     settings = f'\n[agents.{real.agent.name}]\npath = "{shlex.join(real.argv)}"\nmodel = "{real.model or ""}"\n'
     with (repository / ".drover.toml").open("a") as file:
         file.write(settings if real.model else settings.replace('model = ""\n', ""))
-    turns = ({"do": [write("one.txt")]}, {"do": [{"sh": SLOW}]}, {"do": [write("two.txt")]}, {"say": "All done."})
-    finished("add", "A task", "--agent", real.agent.name, "--description", plan(real.agent.name, *turns))
+    turns = (write("one.txt"), {"sh": SLOW}, write("two.txt"), {"say": "All done."})
+    finished("add", "A task", "--agent", real.agent.name, "--description", prompt(*turns))
     run = drover("run")
     with anyio.fail_after(60):
         while not list((repository / ".drover" / "worktrees").glob("*/started")):
@@ -172,7 +174,7 @@ async def test_killed_together_with_drover_the_same_session_goes_on(
 
 @each()
 async def test_a_session_that_it_does_not_know_is_begun_anew(
-    real: Real, make_real_job: MakeRealJob, model: ModelServer, host: Host
+    real: Real, make_real_job: MakeRealJob, model: FakeModel, host: Host
 ) -> None:
     unknown = {"opencode": "ses_dfafaf053ffeU7bRLCfwMfGhZ7"}.get(
         real.agent.name, "00000000-0000-4000-8000-000000000000"
@@ -184,9 +186,9 @@ async def test_a_session_that_it_does_not_know_is_begun_anew(
 
 @each()
 async def test_stopped_at_work_it_leaves_nothing_running(
-    real: Real, make_real_job: MakeRealJob, model: ModelServer, host: Host
+    real: Real, make_real_job: MakeRealJob, model: FakeModel, host: Host
 ) -> None:
-    job = make_real_job({"do": [{"sh": SLOW}]}, {"say": "All done."})
+    job = make_real_job({"sh": SLOW}, {"say": "All done."})
     with anyio.fail_after(90):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(real.agent.work, job, host)
@@ -200,9 +202,9 @@ async def test_stopped_at_work_it_leaves_nothing_running(
 
 @each("codex", "gemini")
 async def test_a_usage_limit_is_understood(real: Real, make_real_job: MakeRealJob, host: Host) -> None:
-    preset = {"codex": "codex_usage", "gemini": "gemini_daily"}[real.agent.name]
     began = time.time()
-    report = await real.agent.work(make_real_job({"say": "x", "fault": {"preset": preset, "times": -1}}), host)
+    fault = {"limit": "five_hour", "times": -1}
+    report = await real.agent.work(make_real_job({"say": "x", "fault": fault}), host)
     assert report.outcome == Outcome.USAGE_LIMIT
     if real.agent.name == "codex":
         assert report.until is not None
@@ -211,7 +213,7 @@ async def test_a_usage_limit_is_understood(real: Real, make_real_job: MakeRealJo
 
 @each("opencode")
 async def test_one_that_would_sleep_a_limit_out_is_stopped(real: Real, make_real_job: MakeRealJob, host: Host) -> None:
-    fault = {"status": 429, "message": "Monthly usage limit reached", "retry_after": 3600, "times": -1}
+    fault = {"status": 429, "message": "Monthly usage limit reached", "headers": {"retry-after": 3600}, "times": -1}
     with anyio.fail_after(60):
         report = await real.agent.work(make_real_job({"say": "x", "fault": fault}), host)
     assert report.outcome == Outcome.USAGE_LIMIT
@@ -243,7 +245,7 @@ async def test_a_key_that_is_refused_is_told_apart(real: Real, make_real_job: Ma
 async def test_tokens_of_a_session_that_goes_on_are_not_counted_twice(
     real: Real, make_real_job: MakeRealJob, host: Host
 ) -> None:
-    first = await real.agent.work(make_real_job({"do": [write("a.txt")]}, {"say": "All done."}), host)
+    first = await real.agent.work(make_real_job({**write("a.txt")}, {"say": "All done."}), host)
     job = make_real_job({"say": "x"}, session_id=first.session_id, prior_usage=first.usage)
     again = await real.agent.work(job, host)
     assert (first.usage.input_tokens, first.usage.output_tokens) == (2000, 100)

@@ -1,112 +1,172 @@
-"""The plan in a prompt, and where in it a conversation stands."""
+"""The plan in a prompt, and where in it a conversation stands: the same for every service's language."""
 
 from __future__ import annotations
 
 import json
 import re
-import time
+import shlex
 import uuid
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
 PLAN = re.compile(r"<plan>(.*?)</plan>", re.DOTALL)
-TURN = re.compile(r"^toolu_t(\d+)x")
+TURN = re.compile(r"(?:^|_)t(\d+)x")
+# How the agents tell their model where they are; some want absolute paths of it.
+DIRECTORY = re.compile(
+    r"(?:orking (?:in the )?directory:|<cwd>|Workspace (?:root|Directories):|current directory:)"
+    r"[\s*-]*[`'\"]?(/[^\s<>`'\"]+)",
+    re.IGNORECASE,
+)
+SHELLS = ("Bash", "bash", "exec_command", "shell_command", "run_shell_command", "shell")
+WRITERS = ("Write", "write_file", "write", "create")
+
+Plan = list[dict[str, Any]]
 
 
-def texts(message: dict[str, Any]) -> str:
-    content = message["content"]
-    return content if isinstance(content, str) else "\n".join(part.get("text", "") for part in content)
+@dataclass(frozen=True)
+class Message:
+    """One step of a conversation. ``calls``: the ids of tools that it calls, as far as it tells any."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    text: str = ""
+    calls: tuple[str, ...] = ()
 
 
-def plan_of(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Tool:
+    """What an agent offers: its arguments' names with their schemas, and those that must be there."""
+
+    properties: dict[str, Any] = field(default_factory=dict)
+    required: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, schema: dict[str, Any] | None) -> Tool:
+        schema = schema or {}
+        return cls(schema.get("properties") or {}, tuple(schema.get("required") or ()))
+
+
+@dataclass(frozen=True)
+class Question:
+    """A request, whatever language it came in."""
+
+    messages: tuple[Message, ...]
+    tools: dict[str, Tool]
+    stream: bool
+    model: str
+
+    @property
+    def directory(self) -> Path | None:
+        for message in self.messages:
+            if message.role in ("system", "user") and (found := DIRECTORY.search(message.text)):
+                return Path(found[1].rstrip(".,"))
+        return None
+
+
+@dataclass(frozen=True)
+class Call:
+    id: str
+    name: str
+    input: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model says. ``number`` is the turn's; it travels in the ids of its calls."""
+
+    text: str
+    calls: tuple[Call, ...] = ()
+
+
+def texts(content: Any) -> str:
+    """The text of a message's content: a string, or a list of parts."""
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else ()
+    return "\n".join(part if isinstance(part, str) else str(part.get("text") or "") for part in parts)
+
+
+def plan_of(messages: Sequence[Message]) -> Plan:
     """The plan of the latest user message that carries one."""
     for message in reversed(messages):
-        if message["role"] == "user" and (found := PLAN.search(texts(message))):
+        if message.role == "user" and (found := PLAN.search(message.text)):
             return list(json.loads(found[1]))
     return []
 
 
-def next_turn(messages: list[dict[str, Any]], plan: list[dict[str, Any]]) -> int:
-    """One after the last turn whose tool call, or closing words, stand in the history."""
+def next_turn(messages: Sequence[Message], plan: Plan) -> int:
+    """One after the last turn whose tool call, or closing words, stand in the history.
+
+    What an agent invents while it resumes ("No response requested.") says nothing of the plan and is none.
+    """
     done = -1
     for message in messages:
-        if message["role"] != "assistant":
+        if message.role != "assistant":
             continue
-        for part in message["content"] if isinstance(message["content"], list) else ():
-            if found := TURN.match(part.get("id", "")):
-                done = max(done, int(found[1]))
-        said = texts(message)
+        tags = [int(found[1]) for id in message.calls if (found := TURN.search(id))]
+        done = max([done, *tags])
+        if message.calls and not tags:  # an agent that gives calls ids of its own
+            done += 1
         for number, turn in enumerate(plan):
-            if number > done and not ({"write", "sh"} & turn.keys()) and turn.get("say") and turn["say"] in said:
+            if (
+                number > done
+                and not ({"write", "sh"} & turn.keys())
+                and turn.get("say")
+                and turn["say"] in message.text
+            ):
                 done = number
     return done + 1
 
 
-def answer(turn: dict[str, Any], number: int) -> list[dict[str, Any]]:
-    """The content blocks of a turn, in the words of Claude Code's tools."""
-    blocks: list[dict[str, Any]] = []
-    if turn.get("say"):
-        blocks.append({"type": "text", "text": turn["say"]})
-    call = f"toolu_t{number}x{uuid.uuid4().hex[:12]}"
+def answer(turn: dict[str, Any], number: int, question: Question) -> Answer:
+    """The turn in the words of the tools that the agent offers."""
+    said = "x" * turn["say_bytes"] if "say_bytes" in turn else turn.get("say", "")
+    calls: tuple[tuple[str, dict[str, Any]], ...] = ()
     if "write" in turn:
-        path, content = turn["write"]
-        given = {"file_path": path, "content": content}
-        blocks.append({"type": "tool_use", "id": call, "name": "Write", "input": given})
-    if "sh" in turn:
-        given = {"command": turn["sh"], "description": "as planned"}
-        if turn.get("background"):
-            given["run_in_background"] = True
-        blocks.append({"type": "tool_use", "id": call, "name": "Bash", "input": given})
-    return blocks or [{"type": "text", "text": "Done."}]
+        calls = (_writing(*turn["write"], question),)
+    elif "sh" in turn:
+        calls = (_shell(turn["sh"], question, background=bool(turn.get("background"))),)
+    if not said and not calls:
+        said = "Done."
+    return Answer(said, tuple(Call(f"t{number}x{uuid.uuid4().hex[:12]}", *call) for call in calls))
 
 
-def stream(blocks: list[dict[str, Any]], model: str) -> Iterator[bytes]:
-    """The answer as server-sent events of the Messages API."""
-    tool = any(block["type"] == "tool_use" for block in blocks)
-    usage = {"input_tokens": 1000, "output_tokens": 1, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
-    start = {
-        "id": f"msg_{uuid.uuid4().hex[:24]}", "type": "message", "role": "assistant", "model": model, "content": [],
-        "stop_reason": None, "stop_sequence": None, "usage": usage,
-    }  # fmt: skip
-    yield _event("message_start", message=start)
-    for index, block in enumerate(blocks):
-        empty = {**block, "text": ""} if block["type"] == "text" else {**block, "input": {}}
-        yield _event("content_block_start", index=index, content_block=empty)
-        if block["type"] == "text":
-            delta = {"type": "text_delta", "text": block["text"]}
-        else:
-            delta = {"type": "input_json_delta", "partial_json": json.dumps(block["input"])}
-        yield _event("content_block_delta", index=index, delta=delta)
-        yield _event("content_block_stop", index=index)
-    ending = {"stop_reason": "tool_use" if tool else "end_turn", "stop_sequence": None}
-    yield _event("message_delta", delta=ending, usage={"output_tokens": 50})
-    yield _event("message_stop")
+def _shell(command: str, question: Question, *, background: bool = False) -> tuple[str, dict[str, Any]]:
+    name = next((name for name in SHELLS if name in question.tools), "")
+    if not name:
+        return "no_shell_offered", {"command": command}  # what the agent then does is the agent's
+    tool = question.tools[name]
+    given: dict[str, Any] = {}
+    key = "cmd" if "cmd" in tool.properties else "command"
+    is_list = (tool.properties.get(key) or {}).get("type") == "array"
+    given[key] = ["bash", "-lc", command] if is_list else command
+    if "description" in tool.properties:
+        given["description"] = "as planned"
+    if "yield_time_ms" in tool.properties:
+        given["yield_time_ms"] = 30_000
+    if background:
+        given["run_in_background"] = True
+    return name, _completed(given, tool)
 
 
-def refusal(fault: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body of a fault."""
-    headers = {name: str(value) for name, value in fault.get("headers", {}).items()}
-    kind, message = fault.get("kind", "api_error"), fault.get("message", "as planned")
-    status = int(fault.get("status", 500))
-    if window := fault.get("limit"):
-        status, kind, message = 429, "rate_limit_error", "This request would exceed your account's rate limit."
-        headers |= _limit_headers(window, int(time.time() + fault["reset_s"]))
-    body = {"type": "error", "error": {"type": kind, "message": message}, "request_id": f"req_{uuid.uuid4().hex[:16]}"}
-    return status, headers, json.dumps(body).encode()
+def _writing(path: str, content: str, question: Question) -> tuple[str, dict[str, Any]]:
+    name = next((name for name in WRITERS if name in question.tools), "")
+    if not name:
+        quoted = shlex.quote(path)
+        return _shell(f"mkdir -p $(dirname {quoted}); printf %s {shlex.quote(content)} > {quoted}", question)
+    tool = question.tools[name]
+    place = str(question.directory / path) if question.directory else path
+    where = next((key for key in ("file_path", "filePath", "path") if key in tool.properties), "file_path")
+    what = next((key for key in ("content", "file_text") if key in tool.properties), "content")
+    return name, _completed({where: place, what: content}, tool)
 
 
-def _limit_headers(window: str, reset: int) -> dict[str, str]:
-    """What the API tells a subscriber whose window is used up."""
-    short = {"five_hour": "5h", "seven_day": "7d"}
-    facts: dict[str, object] = {"status": "rejected", "reset": reset, "representative-claim": window}
-    for name, letters in short.items():
-        used_up = name == window
-        facts[f"{letters}-status"] = "rejected" if used_up else "allowed"
-        facts[f"{letters}-reset"] = reset
-        facts[f"{letters}-utilization"] = 1.0 if used_up else 0.3
-    facts |= {"overage-status": "rejected", "overage-disabled-reason": "org_level_disabled"}
-    return {f"anthropic-ratelimit-unified-{name}": str(value) for name, value in facts.items()}
-
-
-def _event(name: str, **facts: object) -> bytes:
-    return f"event: {name}\ndata: {json.dumps({'type': name, **facts})}\n\n".encode()
+def _completed(given: dict[str, Any], tool: Tool) -> dict[str, Any]:
+    """With a harmless value for whatever else must be there."""
+    harmless = {"boolean": False, "integer": 1, "number": 1, "array": [], "object": {}}
+    for name in tool.required:
+        if name not in given:
+            schema = tool.properties.get(name) or {}
+            given[name] = (schema.get("enum") or [harmless.get(str(schema.get("type")).lower(), "as planned")])[0]
+    return given

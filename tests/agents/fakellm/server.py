@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import socket
+import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tests.agents.fakellm.plan import answer, next_turn, plan_of, refusal, stream, texts
+from tests.agents.fakellm.faults import refusal
+from tests.agents.fakellm.plan import Message, answer, next_turn, plan_of
+from tests.agents.fakellm.wires import Frame, wire_of
+
+KEYS = ("x-api-key", "x-goog-api-key", "api-key")
 
 
 @dataclass(frozen=True)
@@ -23,27 +30,41 @@ class Request:
     status: int
     messages: int
     roles: str  # of the history sent, a letter each: uaua…
-    last: str  # the end of the last message
+    last: str  # the end of the last user's message
     key: str  # which credential came along: "key", "token" or ""
 
 
-class FakeModel:
-    """``with FakeModel(log) as model``: ``model.url`` is what ANTHROPIC_BASE_URL has to be. Every request is logged."""
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
 
-    def __init__(self, log: Path | None = None) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):  # the agent was killed meanwhile
+            super().handle_error(request, client_address)
+
+
+class FakeModel:
+    """``with FakeModel(log) as model``: ``model.url`` is the base URL for an agent. Every request is logged.
+
+    ``well`` false: faults of the plans strike as planned; once true, none does. ``port``: where to listen,
+    for a service that was not there at first.
+    """
+
+    def __init__(self, log: Path | None = None, port: int = 0) -> None:
         self.requests: list[Request] = []
         self.arrived = threading.Condition()
         self.closing = threading.Event()
+        self.well = False
         self._log = log
         self._faults: Counter[str] = Counter()
+        self._resets: dict[str, float] = {}
         self._lock = threading.Lock()
         model = self
 
         class Handler(_Handler):
             owner = model
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> FakeModel:
@@ -66,11 +87,18 @@ class FakeModel:
             if not self.arrived.wait_for(lambda: turn in self.turns, timeout_s):
                 raise TimeoutError(f"no request for turn {turn}; there were {self.turns}")
 
-    def fails(self, plan: str, turn: int, times: int) -> bool:
-        """Whether a fault that strikes ``times`` times (-1: always) strikes now."""
+    def strikes(self, where: str, fault: dict[str, Any]) -> bool:
+        """Whether a fault that strikes ``times`` times (-1: always) strikes now; a limit only until its end."""
+        times = fault.get("times", 1)
         with self._lock:
-            self._faults[f"{turn} {plan}"] += 1
-            return times < 0 or self._faults[f"{turn} {plan}"] <= times
+            self._faults[where] += 1
+            over = "limit" in fault and time.time() >= self._reset(where, fault)
+            return not self.well and not over and (times < 0 or self._faults[where] <= times)
+
+    def _reset(self, where: str, fault: dict[str, Any]) -> float:
+        """When a limit ends, counted from its first refusal."""
+        fault["reset"] = self._resets.setdefault(where, time.time() + fault.get("reset_s", 3600))
+        return float(fault["reset"])
 
     def record(self, **facts: Any) -> None:
         with self.arrived:
@@ -80,6 +108,13 @@ class FakeModel:
                 with self._log.open("a") as file:
                     file.write(json.dumps(asdict(request)) + "\n")
             self.arrived.notify_all()
+
+
+def free_port() -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -93,43 +128,57 @@ class _Handler(BaseHTTPRequestHandler):
         self._reply(200, {}, b"")
 
     def do_GET(self) -> None:
-        self._reply(200, {}, b"{}")
+        models = [{"id": "fake-model", "object": "model", "owned_by": "rig"}]
+        self._reply(200, {}, json.dumps({"object": "list", "data": models, "models": []}).encode())
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))) or b"{}")
-        if not self.path.split("?")[0].endswith("/v1/messages"):
-            self._reply(200, {}, json.dumps({"input_tokens": 1000}).encode())
+        body, wire = json.loads(self._body() or b"{}"), wire_of(self.path)
+        if wire is None:
+            self._reply(200, {}, json.dumps({"input_tokens": 1000, "totalTokens": 1000}).encode())
             return
-        messages, model = body["messages"], body["model"]
-        plan = plan_of(messages)
-        turn = next_turn(messages, plan) if body.get("tools") else -1
+        question = wire.read(body, self.path.partition("?")[0])
+        plan = plan_of(question.messages)
+        turn = next_turn(question.messages, plan) if question.tools else -1
         planned = plan[turn] if 0 <= turn < len(plan) else {}
         fault = planned.get("fault")
-        struck = bool(fault) and self.owner.fails(json.dumps(plan), turn, fault.get("times", 1))
-        status, headers, refused = refusal(fault) if struck else (200, {}, b"")
-        self._record(turn, status, messages)
+        struck = bool(fault) and self.owner.strikes(f"{turn} {json.dumps(plan)}", fault)
+        status, headers, refused = refusal(fault, wire) if struck else (200, {}, b"")
+        self._record(turn, status, question.messages)
         time.sleep(planned.get("delay_s", 0))
-        if planned.get("hang"):
+        if planned.get("hang") and not self.owner.well:
             self.owner.closing.wait()
             self.close_connection = True
         elif struck:
             self._reply(status, headers, refused)
         else:
-            blocks = answer(planned, turn)
-            if body.get("stream"):
-                self._reply(200, {"content-type": "text/event-stream"}, b"".join(stream(blocks, model)))
+            told = answer(planned, turn, question)
+            if question.stream:
+                events = b"".join(_events(wire.frames(told, question)))
+                self._reply(200, {"content-type": "text/event-stream"}, events)
             else:
-                self._reply(200, {}, json.dumps(_whole(blocks, model)).encode())
+                self._reply(200, {}, json.dumps(wire.whole(told, question)).encode())
 
-    def _record(self, turn: int, status: int, messages: list[dict[str, Any]]) -> None:
-        key = "key" if self.headers.get("x-api-key") else "token" if self.headers.get("authorization") else ""
+    def _body(self) -> bytes:
+        if self.headers.get("transfer-encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("content-length", 0)))
+        whole = b""
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            whole += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return whole
+
+    def _record(self, turn: int, status: int, messages: Sequence[Message]) -> None:
+        named = any(self.headers.get(name) for name in KEYS)
+        told = [message for message in messages if message.role != "system"]
+        asked = [message.text for message in told if message.role == "user" and message.text]
         self.owner.record(
             turn=turn,
             status=status,
-            messages=len(messages),
-            roles="".join(message["role"][0] for message in messages),
-            last=texts(messages[-1])[-200:],
-            key=key,
+            messages=len(told),
+            roles="".join(message.role[0] for message in told),
+            last=asked[-1][-4000:] if asked else "",
+            key="key" if named else "token" if self.headers.get("authorization") else "",
         )
 
     def _reply(self, status: int, headers: dict[str, str], body: bytes) -> None:
@@ -145,10 +194,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
 
-def _whole(blocks: list[dict[str, Any]], model: str) -> dict[str, Any]:
-    """The answer to a question that did not ask for a stream."""
-    usage = {"input_tokens": 10, "output_tokens": 5}
-    return {
-        "id": "msg_whole", "type": "message", "role": "assistant", "model": model, "content": blocks,
-        "stop_reason": "end_turn", "stop_sequence": None, "usage": usage,
-    }  # fmt: skip
+def _events(frames: Iterator[Frame]) -> Iterator[bytes]:
+    for name, data in frames:
+        head = f"event: {name}\n" if name else ""
+        yield f"{head}data: {data if isinstance(data, str) else json.dumps(data)}\n\n".encode()
