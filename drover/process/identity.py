@@ -147,7 +147,8 @@ def _has_marker_psutil(marker: str) -> Callable[[int], bool | None]:
 
     def ask(pid: int) -> bool | None:
         try:
-            return pattern.match(f"{MARKER}={psutil.Process(pid).environ().get(MARKER)}") is not None
+            environment = psutil.Process(pid).environ()
+            return pattern.match(f"{MARKER}={environment.get(MARKER)}") is not None if environment else None
         except (psutil.Error, OSError):
             return False
 

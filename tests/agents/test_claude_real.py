@@ -49,7 +49,7 @@ def make_claude_job(make_job: MakeJob, model: FakeModel) -> MakeClaudeJob:
 
 async def in_the_slow_tool(job: AgentJob, call: str) -> None:
     """Return when the tool runs and Claude has saved that it called it, which it does a moment later."""
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         while True:
             saved = (Path(job.env["HOME"]) / ".claude" / "projects").glob("*/*.jsonl")
             if (job.worktree / "started").exists() and any(call in path.read_text() for path in saved):
@@ -153,7 +153,7 @@ async def test_stopped_at_work_it_leaves_nothing_running_and_can_go_on(
 ) -> None:
     turns = ({"sh": SLOW}, {"say": "Done."})
     job = make_claude_job(*turns)
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(Claude().work, job, host)
             await in_the_slow_tool(job, "toolu_t0x")

@@ -96,7 +96,7 @@ class Project:
     def statuses(self) -> Counter[str]:
         return Counter(t["status"] for t in self.json("list"))
 
-    def eventually(self, true: Callable[[], bool], what: str, seconds: float = 30) -> None:
+    def eventually(self, true: Callable[[], bool], what: str, seconds: float = 90) -> None:
         end = time.monotonic() + seconds
         while not true():
             assert time.monotonic() < end, f"waited {seconds} s for: {what}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -202,9 +201,7 @@ def test_a_checkout_in_any_state_is_left_in_it_while_tasks_land(project: Project
     second = project.add("Second", "--blocked-by", first)
     put_into(project)
     before = picture(project, of_main=not follows)
-    began = time.monotonic()
     project.drover("run", "--workers", "2", code=0 if follows else 3)
-    assert time.monotonic() - began < 60
     assert picture(project, of_main=not follows) == before
     assert project.landed("refs/drover/target/main") == Counter([first, second])
     if follows:

@@ -72,7 +72,7 @@ class Site:
         async with app.open(repo=self.root, agent="command", clock=clock, **given) as drover:
             yield drover
 
-    async def eventually(self, path: Path, seconds: float = 20) -> None:
+    async def eventually(self, path: Path, seconds: float = 60) -> None:
         """Until the file is there and not empty."""
         with anyio.fail_after(seconds):
             while not path.is_file() or not path.stat().st_size:

@@ -39,7 +39,7 @@ def limited(site: Site, seconds: int) -> None:
 
 
 async def when_all_wait(drover: Drover, how_many: int) -> list[Task]:
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while True:
             waiting = [t for t in await drover.tasks() if t.state is State.WAITING]
             if len(waiting) == how_many:

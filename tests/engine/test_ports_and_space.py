@@ -107,7 +107,7 @@ async def test_below_the_floor_nothing_new_begins_and_above_it_work_goes_on_by_i
 
         async def fill_and_free() -> None:
             nonlocal free
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 while not (site.top / first.id).exists():
                     await anyio.sleep(0.02)
                 free = 100 << 20

@@ -144,7 +144,7 @@ async def test_a_lane_that_moved_in_another_way_derails_everybody() -> None:
 async def test_a_derailed_cars_tests_are_ended() -> None:
     train = Train()
     couple(train, "a", "b")
-    with anyio.fail_after(5), anyio.CancelScope() as tests:
+    with anyio.fail_after(60), anyio.CancelScope() as tests:
         train.board("b").tests = tests
         train.leave("a")
         await anyio.sleep_forever()
@@ -160,7 +160,7 @@ async def test_the_window_opens_when_those_before_are_proven() -> None:
         await train.reach_window(behind, 1)
     assert scope.cancelled_caught, "one unproven car is before it"
     async with anyio.create_task_group() as group:
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             group.start_soon(train.reach_window, behind, 1)
             await anyio.wait_all_tasks_blocked()
             train.prove(train.board("b"))
@@ -171,13 +171,13 @@ async def test_a_red_car_knows_whether_what_it_stood_on_has_landed() -> None:
     couple(train, "a", "b")
     before = train.board("a")
     train.landed("a", "a'")
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         assert await train.fate(before, "a'"), "it is its own doing"
     other = Train()
     couple(other, "a", "b")
     before = other.board("a")
     other.landed("a", "another commit")
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         assert not await other.fate(before, "a'"), "what it was tested on never was"
 
 

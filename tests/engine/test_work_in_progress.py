@@ -99,7 +99,7 @@ async def test_work_is_saved_now_and_then_while_the_agent_works(site: Site, monk
         task = await drover.add("Works long")
 
         async def look() -> None:
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 while "refs/drover/wip" not in site.git("for-each-ref", "refs/drover/wip"):
                     await anyio.sleep(0.05)
             assert is_saved(site, task.id)

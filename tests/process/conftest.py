@@ -112,6 +112,6 @@ def strangers() -> Iterator[list[subprocess.Popen[bytes]]]:
 
 
 async def until_exists(*paths: Path) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while not all(path.exists() for path in paths):
             await anyio.sleep(0.01)

@@ -68,7 +68,7 @@ async def test_hurry_does_away_with_the_grace(
     shape: str, make_shape: MakeLaunch, watcher: Watcher, token: str, tmp_path: Path, strangers: Strangers
 ) -> None:
     hurry = anyio.Event()
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(lambda: process.supervise(make_shape(shape, "stays", grace_s=60), watcher, hurry=hurry))
             await until_exists(tmp_path / f"{shape}.ready")
@@ -97,7 +97,7 @@ async def test_after_a_killed_drover_its_supervisors_end_their_agents(
     handles = [os.pidfd_open(pid) for pid in supervisors]
     lone.kill()
     lone.wait()
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         for handle in handles:
             await anyio.wait_readable(handle)
             os.close(handle)

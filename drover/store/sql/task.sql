@@ -192,7 +192,8 @@ SELECT 1 AS held FROM tasks
  WHERE id = /*pg: (SELECT id FROM tasks WHERE id = :id FOR NO KEY UPDATE) */ :id /*:pg*/
    AND fence = :fence AND claimed_by = :worker_id AND state = 'running'
    AND lease_until > /*pg: CAST(:lease_now AS bigint) + CAST(extract(epoch FROM clock_timestamp() - now()) * 1000 AS bigint) */
-                     :lease_now /*:pg*/;
+                     :lease_now /*:pg*/
+ /*pg: FOR NO KEY UPDATE */ /*:pg*/;
 
 -- name: start_agent
 UPDATE tasks SET executing = 1, executions = executions + 1, updated_at = :now
