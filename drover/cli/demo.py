@@ -115,6 +115,7 @@ async def _run_and_kill(
     import anyio
 
     from drover.process import spawn
+    from drover.process.command import signal_group
 
     argv = [sys.executable, "-m", "drover", "run", "--workers", "2", "--epic", epic, "--json", "--project", str(root)]
     process = await spawn.start(argv, cwd=root, env=_reachable(environ), stdin=False)
@@ -136,7 +137,7 @@ async def _run_and_kill(
             f"nothing landed within {WORK_S:.0f} s", hint="run it again with --keep and look at drover logs"
         ) from None
     finally:
-        spawn.signal_group(process.pid, signal.SIGKILL)
+        signal_group(process.pid, signal.SIGKILL)
         with anyio.CancelScope(shield=True):
             await process.aclose()
     printer.line(Styled("  kill -9", "red"), f" {process.pid}: the run is gone in the middle of its work")

@@ -52,7 +52,8 @@ async def take(run: Run, tree: Worktree, report: AgentReport) -> Commit:
         at_ms=tools.clock.now(),
     )
     ref = attempt_ref(task.id, run.claim.fence)
-    await tools.repo.update_refs([RefChange(ref=ref, new=oid, old=await tools.repo.resolve(ref))], since=(tree.base,))
+    old = (await tools.repo.read_refs([ref]))[ref]
+    await tools.repo.update_refs([RefChange(ref=ref, new=oid, old=old)], since=(tree.base,))
     paths = tuple(taken.paths)
     return Commit(
         oid=oid,

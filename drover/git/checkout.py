@@ -13,7 +13,7 @@ import anyio
 from drover.domain.errors import DroverError, GitError
 from drover.domain.models import Frozen
 from drover.git.changes import Change, changes_between
-from drover.git.checkouts import Checkout, git_dirs, holds_lock, list_checkouts, read_head, release, take_lock
+from drover.git.checkouts import Checkout, git_dirs, holds_lock, list_checkouts, release, take_lock
 from drover.git.commit import make_commit
 from drover.git.durable import on_disk
 from drover.git.landing import Conflicted, branch_ref, lane_ref, merge_trees
@@ -199,7 +199,19 @@ async def _move_ref(repo: Repo, ref: str, old: str, new: str) -> None:
 async def _move_with_checkouts(repo: Repo, record: Record) -> Published | Blocked:
     touched = await changes_between(await repo.objects_place(), record.old, record.new)
     marker = _marker(repo)
-    # Looked at first without the locks: while it is blocked the operator is not disturbed by each new try.
+    if repo.was_blocked and (blocked := await _look_unlocked(repo, record, touched, marker)) is not None:
+        return blocked
+    with anyio.fail_after(_SECTION_S, shield=True):
+        blocked = await _lock_and_look(repo, record, touched, marker)
+        if blocked is None:
+            await on_disk(write_record, repo, record)
+            blocked = await _carry_out(repo, record, touched, marker)
+    repo.was_blocked = blocked is not None
+    return blocked or Published(old=record.old, new=record.new)
+
+
+async def _look_unlocked(repo: Repo, record: Record, touched: list[Change], marker: str) -> Blocked | None:
+    """While a checkout is in the way, its operator is not disturbed by the locks of each new try."""
     for checkout in record.checkouts:
         try:
             blocked = await look(repo, checkout, touched, record.old, marker)
@@ -207,12 +219,7 @@ async def _move_with_checkouts(repo: Repo, record: Record) -> Published | Blocke
             release(checkout)
         if blocked is not None:
             return blocked
-    with anyio.fail_after(_SECTION_S, shield=True):
-        blocked = await _lock_and_look(repo, record, touched, marker)
-        if blocked is None:
-            await on_disk(write_record, repo, record)
-            blocked = await _carry_out(repo, record, touched, marker)
-    return blocked or Published(old=record.old, new=record.new)
+    return None
 
 
 async def _lock_and_look(repo: Repo, record: Record, touched: list[Change], marker: str) -> Blocked | None:
@@ -234,7 +241,7 @@ async def _look_locked(repo: Repo, record: Record, touched: list[Change], marker
         blocked = await look(repo, checkout, touched, record.old, marker)
         if blocked is not None:
             return blocked
-        if await read_head(repo, checkout) != record.ref:
+        if await repo.head_ref(checkout.git_dir) != record.ref:
             return Blocked(why=f"{checkout.path} is being switched to another branch")
     return None
 

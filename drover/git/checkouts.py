@@ -66,6 +66,8 @@ async def _read_worktrees(repo: Repo) -> dict[Path, _Listed]:
     for git_dir in (await on_disk(git_dirs, repo))[1:]:
         if (link := git_dir / "gitdir").is_file():
             by_path[link.read_bytes().rstrip(b"\n").removesuffix(b"/.git")] = git_dir
+    if not by_path and repo.checkout_dir == repo.git_dir:
+        return {repo.git_dir: _Listed(repo.root, await repo.head_ref(repo.git_dir))}  # as nearly always: the only one
     found = {}
     done = await repo.refs_place.git("worktree", "list", "--porcelain", "-z")
     for number, block in enumerate(done.stdout.split(b"\0\0")):
@@ -77,12 +79,6 @@ async def _read_worktrees(repo: Repo) -> dict[Path, _Listed]:
         path = repo.root if git_dir == repo.checkout_dir else Path(os.fsdecode(fields[b"worktree"]))
         found[git_dir] = _Listed(path, os.fsdecode(fields[b"branch"]) if b"branch" in fields else None)
     return found
-
-
-async def read_head(repo: Repo, checkout: Checkout) -> str | None:
-    """The ref that HEAD of a checkout names; None when it is detached."""
-    place = repo.refs_place.using(GIT_DIR=checkout.git_dir)
-    return await place.line("symbolic-ref", "-q", "HEAD", ok=(0, 1)) or None
 
 
 # ---------------------------------------------------------------- the lock on the index

@@ -62,7 +62,7 @@ async def take_tree(repo: Repo, worktree: Path, *, base: str, scratch: Path) -> 
     refused += await _add(place, [*(change.path for change in changed if not change.is_gone), *others])
     tree = await place.line("write-tree")
     changes = await changes_between(place, base, tree)
-    refused += await _find_left_out(repo, place, {path for path, _ in refused})
+    refused += await _find_left_out(repo, place, {path for path, _ in refused}, others, changes, gone)
     refused += await _find_filtered(repo, place, changes)
     refused += [(change.path, _SUBMODULE) for change in changes if change.new_mode == GITLINK]
     refused += await _find_in_submodules(repo, worktree, base)
@@ -133,10 +133,18 @@ async def _add(place: Place, paths: list[bytes]) -> list[tuple[bytes, str]]:
     return refused
 
 
-async def _find_left_out(repo: Repo, place: Place, known: set[bytes]) -> list[tuple[bytes, str]]:
-    """What is still not in the index: git silently ignores names that it could not check out everywhere."""
-    others, _ = await _list_others(repo, place)
-    return [(path, "is a name that git does not keep, or appeared just now") for path in others if path not in known]
+async def _find_left_out(
+    repo: Repo, place: Place, known: set[bytes], others: list[bytes], changes: list[Change], gone: list[bytes]
+) -> list[tuple[bytes, str]]:
+    """What is still not in the index: git silently ignores names that it could not check out everywhere.
+
+    Where nothing went, a file can only have been left out if it is new to the base and not new in the tree.
+    """
+    new = {change.path for change in changes if change.is_new}
+    left = [path for path in others if path not in new]
+    if left or gone:
+        left, _ = await _list_others(repo, place)
+    return [(path, "is a name that git does not keep, or appeared just now") for path in left if path not in known]
 
 
 async def _find_filtered(repo: Repo, place: Place, changes: list[Change]) -> list[tuple[bytes, str]]:
@@ -185,7 +193,9 @@ async def make_commit(
     )
     options = [word for parent in parents for word in ("-p", parent)]
     text = message.encode("utf-8", "replace")
-    return await place.line("commit-tree", tree, *options, "-F", "-", stdin=text)
+    oid = await place.line("commit-tree", tree, *options, "-F", "-", stdin=text)
+    repo.ancestry.note_made(oid, tree, parents)
+    return oid
 
 
 def task_message(title: str, task_id: str, attempt: int, *, body: str = "") -> str:

@@ -89,7 +89,7 @@ async def raise_lease(repo: Repo, task_id: str, fence: int) -> Lease:
     if (await repo.read_refs([ref]))[ref] == oid:  # as nearly always: raised at the beginning of the attempt
         await repo.sync_refs([ref])
         return Lease(fence=fence, oid=oid)
-    await (await repo.objects_place()).line("hash-object", "-w", "--stdin", stdin=text)
+    await repo.ensure_blob(text)
     for _ in range(_TRIES):
         held = await read_lease(repo, task_id)
         if held is not None and held.fence > fence:
@@ -115,6 +115,8 @@ async def find_landed(
     asked, for the operator may have merged the lane into a commit of theirs; of several commits one
     on the first-parent chain is preferred.
     """
+    if tip == since:
+        return None
     revs = (tip, *([f"^{since}"] if since else []))
     found = await _search(repo, revs, task_id, first_attempt)
     if found is None:
@@ -143,6 +145,9 @@ async def merge_trees(repo: Repo, *, ours: str, theirs: str) -> Merged | Conflic
     Attributes of either side do not choose how: a ``.gitattributes`` that an agent brings along
     cannot turn a conflict into a silent union. Raises GitError when they have no common history.
     """
+    made = repo.ancestry.made(theirs)
+    if made is not None and made.parents == (ours,):
+        return Merged(tree=made.tree)  # nothing happened beside it
     place = (await repo.objects_place()).using("merge.conflictStyle=zdiff3")
     argv = ("merge-tree", "--write-tree", "-z", "--name-only", "--no-messages", ours, theirs)
     done = await place.git(*argv, ok=(0, 1), timeout_s=600)

@@ -49,19 +49,22 @@ def operation_names(git_dir: Path, ref: str) -> bool:
 async def find_overlap(place: Place, checkout: Path, touched: list[Change], old: str) -> Blocked | None:
     """Why these changes cannot be made in a checkout of ``old``; None when they can.
 
-    ``place`` names a private, fresh copy of the checkout's index, which is refreshed here. In the
+    ``place`` names a private, fresh copy of the checkout's index, which may be refreshed here. In the
     way are: a touched path that is staged, edited, unmerged or marked to be looked away from, and
     any file, ignored or not, where the update has to put one.
     """
-    await place.git("update-index", "-q", "--refresh", "--unmerged", ok=(0, 1), timeout_s=600)
     hidden, assumed, unmerged = await _read_flags(place)
     if unmerged:
         return Blocked(why="your checkout has unmerged paths", paths=_texts(unmerged))
     staged = {change.path for change in parse_raw(await _raw(place, "diff-index", "--cached", old))}
-    edited = {change.path for change in parse_raw(await _raw(place, "diff-files"))}
     # A path hidden by a sparse checkout has no file; with one, somebody edits what git looks away from.
     looked_away = assumed | {path for path in hidden if _exists(checkout / os.fsdecode(path))}
-    dirty = overlapping(staged | edited | looked_away, [change.path for change in touched])
+    paths = [change.path for change in touched]
+    edited = await _list_edited(place)
+    if overlapping(edited, paths):  # or only touched, with its content as it was
+        await place.git("update-index", "-q", "--refresh", "--unmerged", ok=(0, 1), timeout_s=600)
+        edited = await _list_edited(place)
+    dirty = overlapping(staged | edited | looked_away, paths)
     if dirty:
         return Blocked(why=f"your checkout has changes in {_some(dirty)}", paths=_texts(dirty))
     strangers = await on_disk(_find_strangers, checkout, touched, hidden)
@@ -83,6 +86,10 @@ async def _raw(place: Place, *argv: str) -> bytes:
     # ``dirty``: a submodule counts by its commit; git status is not run inside of it.
     done = await place.git(*argv[:1], "--raw", "-z", "--no-renames", "--ignore-submodules=dirty", *argv[1:])
     return done.stdout
+
+
+async def _list_edited(place: Place) -> set[bytes]:
+    return {change.path for change in parse_raw(await _raw(place, "diff-files"))}
 
 
 async def _read_flags(place: Place) -> tuple[set[bytes], set[bytes], set[bytes]]:

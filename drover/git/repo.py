@@ -15,10 +15,11 @@ from anyio import Path as AsyncPath
 from drover.domain.errors import GitError
 from drover.domain.ids import new_token
 from drover.domain.models import Frozen
+from drover.git.ancestry import KEPT, Ancestry
 from drover.git.command import SETTINGS, Place, operator_environment, our_environment, shown, split0
 from drover.git.durable import on_disk, sync_objects, sync_refs
+from drover.git.refs import NotPlain, RefFiles, read_head_file
 
-_FACTS_KEPT = 4096
 OLDEST_GIT = (2, 38)  # merge-tree --write-tree
 _IDENT = re.compile(r"^(.*) <([^<>]*)> \d+ [+-]\d{4}$")
 _BAD_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|$)|[./]$|^[/.-]")
@@ -65,7 +66,10 @@ class Repo:
         self._excludes: tuple[Path, ...] | None = None
         self._filters: frozenset[str] | None = None
         self._gitlinks: dict[str, tuple[bytes, ...]] = {}
-        self._ancestors: set[tuple[str, str]] = set()  # facts that no later commit can change
+        self._refs = RefFiles(git_dir)
+        self._synced: set[str] = set()  # trees of which every object is known to be on the disk
+        self.ancestry = Ancestry()
+        self.was_blocked = False  # by an operator's checkout, when last published
 
     @classmethod
     async def find(cls, path: Path) -> Repo:
@@ -94,6 +98,13 @@ class Repo:
         """The id that git gives to a blob of this content."""
         kind = hashlib.sha256 if self.object_format == "sha256" else hashlib.sha1
         return kind(b"blob %d\0%b" % (len(content), content), usedforsecurity=False).hexdigest()
+
+    async def ensure_blob(self, content: bytes) -> str:
+        """The id of a blob that is among the repository's objects now; found or made."""
+        oid = self.blob_id(content)
+        if not (self.objects_dir / oid[:2] / oid[2:]).is_file():
+            await (await self.objects_place()).line("hash-object", "-w", "--stdin", stdin=content)
+        return oid
 
     @property
     def zero(self) -> str:
@@ -150,16 +161,28 @@ class Repo:
 
     async def head_branch(self) -> str | None:
         """The branch checked out at ``root``, also when it has no commit yet; None when HEAD is detached."""
-        place = self.refs_place.using(GIT_DIR=self.checkout_dir)
-        ref = await place.line("symbolic-ref", "-q", "HEAD", ok=(0, 1))
+        ref = await self.head_ref(self.checkout_dir) or ""
         return ref.removeprefix("refs/heads/") if ref.startswith("refs/heads/") else None
+
+    async def head_ref(self, checkout_dir: Path) -> str | None:
+        """The ref that HEAD of a checkout (by git's own directory for it) names; None when it is detached."""
+        if (ref := read_head_file(checkout_dir)) is not None:
+            return ref
+        place = self.refs_place.using(GIT_DIR=checkout_dir)
+        return await place.line("symbolic-ref", "-q", "HEAD", ok=(0, 1)) or None
 
     async def resolve(self, rev: str) -> str | None:
         """The full id of the commit ``rev`` names; None when it names none."""
+        if rev.startswith("refs/") and not _BAD_REF.search(rev) and (await self.read_refs([rev]))[rev] is None:
+            return None
+        if self.ancestry.made(rev) is not None:
+            return rev
         return await self._parse(f"{rev}^{{commit}}")
 
     async def tree(self, rev: str) -> str:
         """The id of a commit's (or tree's) tree. Raises GitError when there is none."""
+        if (made := self.ancestry.made(rev)) is not None:
+            return made.tree
         oid = await self._parse(f"{rev}^{{tree}}")
         if oid is None:
             raise GitError(f"{rev} names no tree")
@@ -172,20 +195,21 @@ class Repo:
 
     async def is_ancestor(self, ancestor: str, descendant: str) -> bool:
         """Whether ``descendant`` contains ``ancestor``; a commit contains itself. Both are full ids."""
-        if ancestor == descendant or (ancestor, descendant) in self._ancestors:
-            return True
+        known = self.ancestry.contains(descendant, ancestor)
+        if known is not None:
+            return known
         done = await self.refs_place.git("merge-base", "--is-ancestor", ancestor, descendant, ok=(0, 1))
-        if done.returncode:
-            return False
-        if len(self._ancestors) >= _FACTS_KEPT:
-            self._ancestors.clear()
-        self._ancestors.add((ancestor, descendant))
-        return True
+        if done.returncode == 0:
+            self.ancestry.note_contains(descendant, ancestor)
+        return done.returncode == 0
 
     async def read_refs(self, refs: Collection[str]) -> dict[str, str | None]:
         """Where each of these refs is; None for one that is not there."""
-        listing = await self.list_refs(*refs) if refs else {}
-        return {ref: listing.get(ref) for ref in refs}
+        try:
+            return {ref: self._refs.read(ref) for ref in refs}
+        except NotPlain:
+            listing = await self.list_refs(*refs)
+            return {ref: listing.get(ref) for ref in refs}
 
     async def list_refs(self, *patterns: str) -> dict[str, str]:
         """Every ref that is one of ``patterns`` or below it, ordered by name."""
@@ -283,16 +307,20 @@ class Repo:
         return "".join(line + "\0" for line in (*lines, "prepare", "commit")).encode()
 
     async def _sync_new_objects(self, changes: Sequence[RefChange], since: Sequence[str]) -> None:
-        new = [change.new for change in changes if change.new not in (None, *since)]
+        oids = [change.new for change in changes if change.new is not None and change.new not in since]
         known = [*since, *(change.old for change in changes if change.old not in (None, self.zero))]
-        oids = [str(oid) for oid in new]
-        if oids and known:
+        made = [self.ancestry.made(oid) for oid in oids]
+        if oids and known and not all(m and m.tree in self._synced and {*m.parents} <= {*known} for m in made):
             revs = "".join([*(f"{oid}\n" for oid in oids), *(f"^{oid}\n" for oid in known)])
             place = await self.objects_place()
             text = await place.line("rev-list", "--objects", "--no-object-names", "--stdin", stdin=revs.encode())
             oids = text.split()
         if oids:
             await on_disk(partial(sync_objects, self.objects_dir, oids))
+        if known:  # without, only the named objects were forced
+            if len(self._synced) >= KEPT:
+                self._synced.clear()
+            self._synced.update(m.tree for m in made if m)
 
     async def _explain_refusal(self, changes: Sequence[RefChange], verify: Mapping[str, str], stderr: bytes) -> None:
         expected = {**verify, **{change.ref: change.old for change in changes}}

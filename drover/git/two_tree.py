@@ -19,7 +19,7 @@ from pathlib import Path
 
 from drover.domain.models import Frozen
 from drover.git.changes import GITLINK, SYMLINK, Change
-from drover.git.checkouts import Checkout, checkout_place, copy_index, holds_lock, put_index, read_head, release
+from drover.git.checkouts import Checkout, checkout_place, copy_index, holds_lock, put_index, release
 from drover.git.durable import on_disk, remove_durably, sync_path, write_durably
 from drover.git.overlap import Blocked, find_operation, find_overlap
 from drover.git.put_back import roll_back
@@ -60,7 +60,7 @@ def erase_record(repo: Repo) -> None:
 
 
 async def look(repo: Repo, checkout: Checkout, touched: list[Change], old: str, marker: str) -> Blocked | None:
-    """Why the checkout cannot be updated now. Leaves a fresh copy of its index, refreshed, as ``drover-index``."""
+    """Why the checkout cannot be updated now. Leaves a fresh copy of its index as ``drover-index``."""
     operation = find_operation(checkout.git_dir)
     if operation is not None:
         return Blocked(why=f"{operation} is under way in {checkout.path}")
@@ -92,7 +92,7 @@ async def settle(repo: Repo, record: Record, touched: list[Change], marker: str)
     for checkout in record.checkouts:
         if not checkout.git_dir.is_dir() or not checkout.path.is_dir():
             continue
-        complete = done and await read_head(repo, checkout) == record.ref
+        complete = done and await repo.head_ref(checkout.git_dir) == record.ref
         if not complete and await _is_left(repo, checkout, record, done):
             blocked = await roll_back(repo, checkout, touched, marker)
             if blocked is not None:

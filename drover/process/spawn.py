@@ -7,20 +7,20 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
-from anyio.abc import ByteReceiveStream, ByteSendStream, Process
+from anyio import to_thread
+from anyio.abc import Process
 
 from drover.domain.errors import DroverError
+from drover.process.command import GENTLY_S, Command
 from drover.process.identity import group_lives
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-GENTLY_S = 0.5  # git takes its lock files away in its SIGTERM handler; SIGKILL would leave them
 LOOK_AGAIN_S = 0.02
-EOF_S = 2.0  # how long a grandchild that holds the pipes may keep us after its parent has ended
 
 
 class TooMuchOutput(DroverError):
@@ -36,16 +36,6 @@ class Finished:
     returncode: int
     stdout: bytes
     stderr: bytes
-
-
-@dataclass
-class _Output:
-    """What was read so far; ``ended`` when the pipe said so, ``over`` when the limit did."""
-
-    chunks: list[bytes] = field(default_factory=list)
-    size: int = 0
-    ended: anyio.Event = field(default_factory=anyio.Event)
-    over: bool = False
 
 
 async def run(
@@ -65,27 +55,16 @@ async def run(
     Raises FileNotFoundError or PermissionError if the program or ``cwd`` cannot be used, TimeoutError
     after ``timeout_s`` seconds, TooMuchOutput when stdout or stderr passes ``limit_bytes``.
     """
-    process = await start(argv, cwd=cwd, env=env, stdin=stdin is not None)
-    out, err = _Output(), _Output()
+    command = Command([os.fspath(part) for part in argv], cwd, dict(env), stdin, limit_bytes)
     try:
-        with anyio.fail_after(timeout_s):
-            async with anyio.create_task_group() as tasks:
-                if process.stdin is not None:
-                    tasks.start_soon(_feed, process.stdin, stdin or b"")
-                for stream, output in ((process.stdout, out), (process.stderr, err)):
-                    if stream is not None:
-                        tasks.start_soon(_drain, stream, output, limit_bytes, tasks.cancel_scope)
-                await process.wait()
-                with anyio.move_on_after(EOF_S):
-                    await out.ended.wait()
-                    await err.ended.wait()
-                tasks.cancel_scope.cancel()
+        with anyio.fail_after(timeout_s), _stopping_signals_reset():
+            await to_thread.run_sync(command.run, abandon_on_cancel=True)
     finally:
-        await _bury(process)
-    if out.over or err.over:
+        with anyio.CancelScope(shield=True):
+            await _end(command)
+    if command.too_much:
         raise TooMuchOutput(f"{Path(argv[0]).name} printed more than {limit_bytes} bytes")
-    assert process.returncode is not None  # noqa: S101 - _bury has waited for it
-    return Finished(process.returncode, b"".join(out.chunks), b"".join(err.chunks))
+    return Finished(command.returncode, bytes(command.out), bytes(command.err))
 
 
 async def start(
@@ -108,37 +87,20 @@ async def start(
     return process  # noqa: RET504 - mypy: a cancel scope might swallow what is raised in it
 
 
-async def _feed(stream: ByteSendStream, data: bytes) -> None:
-    with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, ConnectionError):  # it did not want all of it
-        await stream.send(data)
-    with suppress(ConnectionError):
-        await stream.aclose()
+async def _end(command: Command) -> None:
+    """Return when the command is over; end what is left of its group if it is not, or was cut off."""
+    if command.stop():
+        with anyio.move_on_after(GENTLY_S):
+            await _over(command)
+    if command.cut_off and command.pid:
+        command.kill()
+        await _over(command)
+        await _group_gone(command.pid)
 
 
-async def _drain(stream: ByteReceiveStream, output: _Output, limit: int, scope: anyio.CancelScope) -> None:
-    with suppress(anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError):
-        while True:
-            chunk = await stream.receive()
-            output.size += len(chunk)
-            if output.size > limit:
-                output.over = True
-                scope.cancel()
-                return
-            output.chunks.append(chunk)
-    output.ended.set()
-
-
-async def _bury(process: Process) -> None:
-    """End what is left of the child's group, and reap the child."""
-    with anyio.CancelScope(shield=True):
-        if process.returncode is None:
-            signal_group(process.pid, signal.SIGTERM)
-            with anyio.move_on_after(GENTLY_S):
-                await process.wait()
-            signal_group(process.pid, signal.SIGKILL)
-            await process.wait()
-            await _group_gone(process.pid)
-        await process.aclose()
+async def _over(command: Command) -> None:
+    while not command.over.is_set():  # noqa: ASYNC110 - an event of its thread, not of this loop
+        await anyio.sleep(LOOK_AGAIN_S)
 
 
 async def _group_gone(group: int) -> None:
@@ -147,12 +109,6 @@ async def _group_gone(group: int) -> None:
         if not group_lives(group):
             return
         await anyio.sleep(LOOK_AGAIN_S)
-
-
-def signal_group(group: int, number: int) -> None:
-    """Send a signal to a process group that may have gone."""
-    with suppress(ProcessLookupError, PermissionError):  # macOS says EPERM for a group of zombies
-        os.killpg(group, number)
 
 
 _reset_lock = threading.Lock()

@@ -105,3 +105,35 @@ async def test_a_child_of_a_parent_that_ignores_sigint_can_be_interrupted() -> N
         for number, handler in old.items():
             signal.signal(number, handler)
     assert done.stdout == b"[False, False, False]\n"
+
+
+async def test_a_command_cancelled_before_it_begins_is_never_started(tmp_path: Path) -> None:
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await process.run(["touch", str(tmp_path / "begun")], env=ENV)
+    assert not (tmp_path / "begun").exists()
+
+
+async def test_a_grandchild_that_goes_on_talking_delays_the_answer_two_seconds_at_most() -> None:
+    began = time.monotonic()
+    done = await process.run(["sh", "-c", "while :; do echo x; sleep 0.05; done & echo $!"], env=ENV)
+    assert time.monotonic() - began < 30
+    os.killpg(os.getpgid(int(done.stdout.split()[0])), signal.SIGKILL)
+
+
+async def test_a_command_deaf_to_sigterm_that_prints_too_much_is_killed() -> None:
+    with pytest.raises(process.TooMuchOutput):
+        await process.run(["sh", "-c", "trap '' TERM; yes; sleep 60"], env=ENV, limit_bytes=100_000)
+
+
+async def test_many_commands_at_once_are_all_cancelled(tmp_path: Path) -> None:
+    """More than there are threads for them."""
+    async with anyio.create_task_group() as tasks:
+        for n in range(60):
+            call = ["sh", "-c", f"echo $$ > {tmp_path}/{n}; sleep 60"]
+            tasks.start_soon(lambda call=call: process.run(call, env=ENV))
+        with anyio.fail_after(60):
+            while sum(1 for path in tmp_path.glob("[0-9]*") if path.read_text()) < 20:
+                await anyio.sleep(0.01)
+        tasks.cancel_scope.cancel()
+    assert all(gone(int(path.read_text())) for path in tmp_path.glob("[0-9]*") if path.read_text())

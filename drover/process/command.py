@@ -1,0 +1,152 @@
+"""One short command, run to its end by the thread that calls it.
+
+A thread that waits costs a third of what the event loop's own pipes and watchers cost, and a life with git
+runs dozens of commands. Nobody can cancel a thread, so whoever gives up ends the command itself instead.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import subprocess
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+GENTLY_S = 0.5  # git takes its lock files away in its SIGTERM handler; SIGKILL would leave them
+EOF_S = 2.0  # how long a grandchild that holds the pipes may keep us after its parent has ended
+LOOK_S = 0.25  # how often a command that says nothing is asked whether it has ended
+CHUNK = 256 * 1024
+
+
+class Command:
+    """``run`` in one thread, ``stop`` and ``kill`` from any other. All of its fields are final once ``over`` is set."""
+
+    def __init__(
+        self, argv: list[str], cwd: Path | None, env: dict[str, str], stdin: bytes | None, limit_bytes: int
+    ) -> None:
+        self.over = threading.Event()  # it has ended and was reaped, or it never began
+        self.out, self.err = bytearray(), bytearray()
+        self.returncode = 0
+        self.pid = 0
+        self.too_much = False
+        self.cut_off = False  # it was made to end
+        self._argv = argv
+        self._cwd = cwd
+        self._env = env
+        self._stdin = stdin
+        self._limit = limit_bytes
+        self._lock = threading.Lock()  # its pid is its own for as long as it has not been reaped
+        self._begun = False
+
+    def run(self) -> None:
+        """Start it, feed it, read it, reap it. Raises what :class:`subprocess.Popen` raises."""
+        try:
+            process = self._start()
+            if process is not None:
+                self._converse(process)
+                self._reap(process)
+        finally:
+            self.over.set()
+
+    def stop(self) -> bool:
+        """Ask its group to end, and whether there is still something to wait for; one not begun never begins."""
+        with self._lock:
+            if self.over.is_set():
+                return False
+            self.cut_off = True
+            if not self._begun:
+                self.over.set()
+                return False
+            self._signal(signal.SIGTERM)
+            return True
+
+    def kill(self) -> None:
+        """End its group for good. What is left of a group keeps its number from being given to another."""
+        with self._lock:
+            self._signal(signal.SIGKILL)
+
+    def _start(self) -> subprocess.Popen[bytes] | None:
+        with self._lock:
+            if self.cut_off:
+                return None
+            self._begun = True
+        process = subprocess.Popen(
+            self._argv,
+            stdin=subprocess.DEVNULL if self._stdin is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=self._cwd,
+            env=self._env,
+            bufsize=0,
+            start_new_session=True,
+        )
+        with self._lock:
+            self.pid = process.pid
+            if self.cut_off:  # while it was being born
+                self._signal(signal.SIGTERM)
+        return process
+
+    def _converse(self, process: subprocess.Popen[bytes]) -> None:
+        left = memoryview(self._stdin or b"")
+        ends_at, look_at = float("inf"), time.monotonic() + LOOK_S
+        with selectors.DefaultSelector() as pipes:
+            for pipe, output in ((process.stdout, self.out), (process.stderr, self.err)):
+                pipes.register(pipe, selectors.EVENT_READ, output)  # type: ignore[arg-type]
+            if process.stdin is not None:
+                os.set_blocking(process.stdin.fileno(), False)
+                pipes.register(process.stdin, selectors.EVENT_WRITE)
+            while pipes.get_map() and not self.too_much and (now := time.monotonic()) < ends_at:
+                if now >= look_at:
+                    look_at = now + LOOK_S
+                    if process.poll() is not None:
+                        ends_at = min(ends_at, now + EOF_S)
+                for key, _ in pipes.select(LOOK_S):
+                    if key.data is None:
+                        left = left[_write(key.fd, left) :]
+                        if not left:
+                            pipes.unregister(key.fileobj)
+                            process.stdin.close()  # type: ignore[union-attr]
+                    elif not self._read(key.fd, key.data):
+                        pipes.unregister(key.fileobj)
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+    def _read(self, fd: int, output: bytearray) -> bool:
+        """False at its end."""
+        chunk = os.read(fd, CHUNK)
+        if len(output) + len(chunk) > self._limit:
+            self.too_much = True
+            self.stop()
+            return False
+        output += chunk
+        return bool(chunk)
+
+    def _reap(self, process: subprocess.Popen[bytes]) -> None:
+        if self.too_much:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(GENTLY_S)
+            self.kill()
+        self.returncode = process.wait()
+
+    def _signal(self, number: int) -> None:
+        if self.pid:
+            signal_group(self.pid, number)
+
+
+def signal_group(group: int, number: int) -> None:
+    """Send a signal to a process group that may have gone."""
+    with suppress(ProcessLookupError, PermissionError):  # macOS says EPERM for a group of zombies
+        os.killpg(group, number)
+
+
+def _write(fd: int, data: memoryview) -> int:
+    try:
+        return os.write(fd, data[:CHUNK])
+    except BlockingIOError:
+        return 0
+    except OSError:  # it did not want all of it
+        return len(data)
