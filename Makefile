@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types floors unit sweep agents format schema docs sizes lock wheel clean
+.PHONY: help setup demo test check lint types floors unit sweep proof soak mutation agents format schema docs sizes lock wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -45,6 +45,12 @@ unit: $(VENV)/.dev
 
 sweep: $(VENV)/.dev ## the long sweeps that the gate only samples: every kill point of git and of a run
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow
+
+proof: $(VENV)/.dev ## every suite of docs/guarantees.md in full; writes proof.json and its counts [SUITES="T2 T3"]
+	WORKERS=$(WORKERS) $(BIN)/python -m tests.proof run $(SUITES)
+
+mutation: $(VENV)/.dev ## small wrongs in a copy of the code, each of which some test must see [EACH=50 SEED=7]
+	$(BIN)/python -m tests.proof.mutation --each $(or $(EACH),50) --seed $(or $(SEED),7)
 
 agents: $(VENV)/.dev ## install the real agent CLIs from npm into .cache/agents
 	$(BIN)/python scripts/install_agents.py

@@ -2,8 +2,10 @@
 
 Appends one line at its start and one at its end to the ledger named by LEDGER, each with one write and an
 fsync, and writes a random line to ``tasks/<id>.txt``, so that a second landing would be seen as content.
+A line names the fence of its execution and the content it wrote, as git names it.
 """
 
+import hashlib
 import json
 import os
 import random
@@ -13,11 +15,10 @@ from pathlib import Path
 
 
 def note(**what: object) -> None:
-    line = (
-        json.dumps({"task": os.environ["DROVER_TASK_ID"], "attempt": int(os.environ["DROVER_ATTEMPT"]), **what}) + "\n"
-    )
-    handle = os.open(os.environ["LEDGER"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.write(handle, line.encode())
+    fence = int(os.environ.get("DROVER_MARKER", "..0.").split(".")[2])
+    line = {"task": os.environ["DROVER_TASK_ID"], "attempt": int(os.environ["DROVER_ATTEMPT"]), "fence": fence, **what}
+    handle = os.open(os.environ["LEDGER"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.write(handle, (json.dumps(line) + "\n").encode())
     os.fsync(handle)
     os.close(handle)
 
@@ -29,12 +30,15 @@ def main() -> int:
     time.sleep(random.uniform(low, high))
     place = Path("tasks")
     place.mkdir(exist_ok=True)
-    with (place / f"{os.environ['DROVER_TASK_ID']}.txt").open("w") as file:
-        file.write(f"{random.getrandbits(64):x}\n")
-    if "FAIL ALWAYS" in prompt:
-        note(event="fail")
+    path = place / f"{os.environ['DROVER_TASK_ID']}.txt"
+    content = f"{random.getrandbits(64):x}\n".encode()
+    path.write_bytes(content)
+    blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    wrote = {"path": str(path), "blob": blob}
+    if "FAIL ALWAYS" in prompt or ("FAIL ONCE" in prompt and os.environ["DROVER_ATTEMPT"] == "1"):
+        note(event="fail", **wrote)
         return 1
-    note(event="end", pid=os.getpid(), at=time.time())
+    note(event="end", pid=os.getpid(), at=time.time(), **wrote)
     return 0
 
 

@@ -50,6 +50,7 @@ COUNTED = pytest.StashKey[Counted]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--proof", metavar="FILE", type=Path, help="write what each suite of the proof counted")
+    parser.addoption("--suites", metavar="NAMES", help="only tests of these suites of the proof: T2,T3")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -64,6 +65,14 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         raise pytest.UsageError(f"{item.nodeid}: no suite {', '.join(sorted(unknown))} in tests/proof/suites.py")
     if names:
         item.stash[COUNTED] = Counted(sorted(set(names)))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if wanted := config.getoption("--suites"):
+        names = set(wanted.split(","))
+        left = [item for item in items if not (COUNTED in item.stash and names & set(item.stash[COUNTED].suites))]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
 
 
 @pytest.fixture
