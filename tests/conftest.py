@@ -41,6 +41,21 @@ def pinned_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     yield
 
 
+@pytest.fixture
+def database_url() -> Iterator[str]:
+    """A database of its own, with nothing in it, on the session's Postgres."""
+    from tests.postgres_server import NoServer, empty_database, shared
+
+    try:
+        server = shared()
+    except NoServer as reason:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"no Postgres: {reason}")
+        pytest.skip(f"no Postgres: {reason}")
+    with empty_database(server) as url:
+        yield url
+
+
 Git = Callable[..., str]
 
 

@@ -5,6 +5,7 @@ The server is watched over by a process of its own that ends it when the session
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import getpass
@@ -12,6 +13,7 @@ import importlib.util
 import json
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import socket
@@ -19,6 +21,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -64,6 +68,32 @@ def shared() -> Server:
             server = start(new_data(place))
             found.write_text(json.dumps(asdict(server)))
         return Server(**json.loads(found.read_text()))
+
+
+@contextlib.contextmanager
+def empty_database(server: Server) -> Iterator[str]:
+    """The URL of a database of its own on the server, dropped afterwards whoever is still connected."""
+    name = f"e{os.getpid()}_{secrets.token_hex(4)}"
+    _say(server, f"CREATE DATABASE {name}")
+    try:
+        yield server.url(name)
+    finally:
+        _say(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _say(server: Server, sql: str) -> None:
+    """One statement from a loop of its own, wherever the caller is."""
+    import asyncpg
+
+    async def say() -> None:
+        connection = await asyncpg.connect(server.url())
+        try:
+            await connection.execute(sql)
+        finally:
+            await connection.close()
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, say()).result()
 
 
 def new_data(place: Path | None = None) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from anyio.abc import TaskStatus
 
 from drover.agents import registry
 from drover.agents.base import AgentSettings
-from drover.app import approvals, doctor, feed, look, worktrees
+from drover.app import approvals, doctor, elsewhere, feed, look, ownership, worktrees
 from drover.app import project as projects
 from drover.app.backlog import LIFE, PLAIN, Backlog, open_backlog
 from drover.app.host import host_name, workers_of
@@ -111,17 +111,23 @@ async def _open_project(
         named = {key: value for key, value in given.items() if value is not None}
         settings = load(project.root, environ=os.environ, flags=named)
     clock = clock or SystemClock()
+    url = settings.store_url(project.root)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
             open_store(
-                settings.store_url(project.root),
+                url,
                 project_id=settings.project.id,
                 clock=clock,
                 lease_ms=settings.claim_timeout_ms,
                 watch=True,
             )
         )
-        yield Drover(project, settings, store, clock)
+        drover = Drover(project, settings, store, clock)
+        if store.database.dialect != "sqlite" or elsewhere.may_be_elsewhere(project, url):
+            recorded, empty = await store.workers.greeting()
+            await ownership.insist(store, project, settings, recorded)
+            drover.elsewhere = elsewhere.find(project, url, empty=empty)
+        yield drover
 
 
 class Drover:
@@ -133,6 +139,7 @@ class Drover:
         self.store = store
         self.clock = clock
         self.places = Places(project.state_dir)
+        self.elsewhere: str | None = None  # of an empty backlog: where this project has another, in one line
         self._repo: Repo | None = None
 
     # ------------------------------------------------------------ the backlog

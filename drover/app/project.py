@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from drover.app import ownership
 from drover.domain.errors import GitError
 from drover.domain.ids import new_token
 from drover.domain.models import Frozen
@@ -54,8 +55,8 @@ async def init(path: Path) -> Initialised:
     _exclude(repo.git_dir / "info" / "exclude", "/.drover/")
     settings = load(repo.root, environ=os.environ, flags={})
     target = settings.project.target or branch
-    async with open_store(settings.store_url(repo.root), project_id=settings.project.id):
-        pass  # opened, so made and migrated
+    async with open_store(settings.store_url(repo.root), project_id=settings.project.id) as store:
+        await ownership.insist(store, project, settings, (await store.workers.greeting())[0])
     notes = [f"{limit.what}: {limit.why}" for limit in limits]
     if target != branch:
         notes = [*notes, f"work lands on {target}, as .drover.toml says; {branch} is checked out"]

@@ -55,6 +55,8 @@ async def opened(common: Common, **flags: object) -> AsyncIterator[Drover]:
 
     project = project_of(common)
     async with app.open(project=project, settings=settings_of(project, **flags)) as drover:
+        if drover.elsewhere is not None:
+            printer_of(common).warning(drover.elsewhere)
         yield drover
 
 

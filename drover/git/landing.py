@@ -139,6 +139,35 @@ async def _search(repo: Repo, revs: tuple[str, ...], task_id: str, first_attempt
     return None
 
 
+async def list_landed(repo: Repo, tips: Collection[str], *, first_parent: bool = False) -> list[tuple[str, str, int]]:
+    """Every commit of a task in the history of ``tips``, newest first: its id, the task, the attempt."""
+    if not tips:
+        return []
+    values = "".join(
+        f"%x00%(trailers:key={key},valueonly,unfold,separator=%x1f)" for key in (TASK_TRAILER, ATTEMPT_TRAILER)
+    )
+    only = ("--fixed-strings", f"--grep={TASK_TRAILER}: ", *(["--first-parent"] if first_parent else []))
+    place = await repo.objects_place()
+    done = await place.git("log", "-z", "--encoding=UTF-8", f"--format=%H{values}", *only, *tips, "--", timeout_s=600)
+    items = split0(done.stdout)
+    found = []
+    for oid, tasks, attempts in zip(items[::3], items[1::3], items[2::3], strict=True):
+        for task, attempt in zip(shown(tasks).split("\x1f"), shown(attempts).split("\x1f"), strict=False):
+            if attempt.isdecimal():
+                found.append((oid.decode(), task, int(attempt)))
+    return found
+
+
+async def list_leases(repo: Repo) -> dict[str, int]:
+    """The fence that git knows of each task."""
+    place, prefix = await repo.objects_place(), "refs/drover/lease/"
+    refs = await repo.list_refs(prefix)
+    asked = "".join(f"{oid}\n" for oid in refs.values())
+    done = await place.git("cat-file", "--batch=%(objectsize)", stdin=asked.encode()) if refs else None
+    lines = done.stdout.splitlines()[1::3] if done else []  # a size, the fence, and the end of its line
+    return {ref.removeprefix(prefix): int(line) for ref, line in zip(refs, lines, strict=True) if line.isdigit()}
+
+
 async def merge_trees(repo: Repo, *, ours: str, theirs: str) -> Merged | Conflicted:
     """Merge two commits without touching any checkout.
 

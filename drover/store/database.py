@@ -7,9 +7,12 @@ transaction; either all of it is kept or nothing.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import anyio
+
+if TYPE_CHECKING:
+    from drover.store.tables import Tables
 
 Value = str | int | float | None
 Row = Mapping[str, Value]
@@ -39,6 +42,10 @@ class Transaction(Protocol):
 
     async def run(self, query: str, **values: Value) -> int:
         """How many rows were changed."""
+        ...
+
+    def tables(self) -> Tables:
+        """Whole tables, for those who move or look over a backlog."""
         ...
 
     def ring(self) -> None:

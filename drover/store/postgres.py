@@ -35,6 +35,7 @@ from drover.store.postgres_link import (
     verify,
 )
 from drover.store.postgres_schema import ensure_schema
+from drover.store.postgres_tables import PostgresTables
 from drover.store.queries import load, numbered
 
 T = TypeVar("T")
@@ -75,6 +76,9 @@ class PostgresTransaction:
         sql, names = _queries()[query]
         status = await self._connection.execute(sql, *[clean(values[name]) for name in names])
         return int(status.rsplit(" ", 1)[1])
+
+    def tables(self) -> PostgresTables:
+        return PostgresTables(self._connection)
 
     def ring(self) -> None:
         self.rang = True

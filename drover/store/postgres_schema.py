@@ -15,7 +15,7 @@ async def ensure_schema(connection: Connection, address: Address, now: int) -> N
     """
     known = migrate.available("postgres")
     if await connection.fetchval("SELECT to_regclass($1)", f"{address.quoted}.drover_migrations") is not None:
-        if not migrate.pending(await _ledger(connection), known):
+        if not migrate.pending(await read_ledger(connection), known):
             return
     elif await connection.fetchval("SELECT to_regnamespace($1)", address.quoted) is None:
         # Only where it is missing: IF NOT EXISTS asks for the right to create one all the same.
@@ -37,7 +37,7 @@ async def _apply_next(connection: Connection, address: Address, known: list[migr
     await connection.execute("BEGIN")
     await connection.execute(_LOCK, address.schema)
     await connection.execute(migrate.LEDGER)
-    missing = migrate.pending(await _ledger(connection), known)
+    missing = migrate.pending(await read_ledger(connection), known)
     if missing:
         for statement in missing[0].statements():
             await connection.execute(statement)
@@ -46,6 +46,7 @@ async def _apply_next(connection: Connection, address: Address, known: list[migr
     return len(missing) > 1
 
 
-async def _ledger(connection: Connection) -> dict[int, tuple[str, str]]:
+async def read_ledger(connection: Connection) -> dict[int, tuple[str, str]]:
+    """The migrations that the schema has had: number → name and checksum."""
     rows = await connection.fetch("SELECT number, name, checksum FROM drover_migrations")
     return {int(r["number"] or 0): (str(r["name"]), str(r["checksum"])) for r in rows}

@@ -35,6 +35,7 @@ from drover.store.sqlite_file import (
     translated,
     wal_stamp,
 )
+from drover.store.sqlite_tables import SqliteTables
 
 T = TypeVar("T")
 
@@ -81,6 +82,9 @@ class SqliteTransaction:
             if isinstance(value, str) and not (value.isascii() and "\0" not in value):
                 values[name] = clean(value)
         return self._connection.execute(self._queries[query], values)
+
+    def tables(self) -> SqliteTables:
+        return SqliteTables(self._connection)
 
     def ring(self) -> None:
         self.rang = True

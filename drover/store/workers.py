@@ -111,6 +111,27 @@ class Workers:
 
         await self._database.write(verb)
 
+    async def settle_meta(self, key: str, value: str) -> str:
+        """Record a fact that nobody has recorded yet; the fact as it is recorded now."""
+
+        async def verb(tx: Transaction) -> str:
+            await tx.run("settle_meta", key=key, value=value)
+            row = await tx.one("find_meta", key=key)
+            return str(row["value"]) if row else value
+
+        return await self._database.write(verb)
+
+    async def greeting(self) -> tuple[str | None, bool]:
+        """The repository that is recorded as the store's, and whether the backlog is empty."""
+
+        async def verb(tx: Transaction) -> Row | None:
+            return await tx.one("find_greeting")
+
+        row = await self._database.read(verb)
+        if row is None:
+            return None, True
+        return str(row["repository"]) if row["repository"] is not None else None, not row["filled"]
+
 
 def _worker_of(row: Row) -> Worker:
     return Worker(

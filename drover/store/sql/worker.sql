@@ -23,3 +23,12 @@ SELECT value FROM meta WHERE key = :key;
 
 -- name: set_meta
 INSERT INTO meta (key, value) VALUES (:key, :value) ON CONFLICT (key) DO UPDATE SET value = excluded.value;
+
+-- name: settle_meta
+-- A fact that stays as it was written first.
+INSERT INTO meta (key, value) VALUES (:key, :value) ON CONFLICT (key) DO NOTHING;
+
+-- name: find_greeting
+-- What a command asks before all else: whose store it is, and whether anything was ever added to it.
+SELECT (SELECT value FROM meta WHERE key = 'repository') AS repository,
+       CASE WHEN EXISTS (SELECT 1 FROM tasks) OR EXISTS (SELECT 1 FROM epics) THEN 1 ELSE 0 END AS filled;
