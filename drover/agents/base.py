@@ -11,7 +11,7 @@ import anyio
 from pydantic import Field
 
 from drover.domain.errors import SettingsError
-from drover.domain.models import AgentReport, Frozen, ProcessIdentity, Resumed, Usage
+from drover.domain.models import AgentReport, Frozen, ProcessIdentity, Resumed, Usage, Word
 
 
 class AgentSettings(Frozen):
@@ -92,6 +92,14 @@ class AgentHost(Protocol):
 
     def alive(self) -> None:
         """A sign of life; cheap, and called up to 20 times a second."""
+        ...
+
+    async def next_word(self) -> Word:
+        """What a person says to the agent next, while it works; each word once. Waits for it, for ever if need be."""
+        ...
+
+    async def heard(self, word: Word) -> None:
+        """The agent has taken that into its session. What nobody says so of is told with its next turn."""
         ...
 
 

@@ -1,12 +1,15 @@
 """Claude Code, headless: `claude -p` with its session's id chosen by us, its events read as they come.
 
 Facts observed with 2.1.197 and 2.1.330. ``subtype`` of a result says "success" for API failures too;
-a result is not the end of the run, the exit is: after a background task there is a second. ``usage``
+a result is not the end of the run, the exit is: after a background task there is a second. Its input is a
+stream of messages: one that comes while it works joins the turn at its next tool's result, one that comes
+too late for it makes another turn, and the end of the input lets it end once all of that is done. ``usage``
 and ``num_turns`` are of what each result ends, ``total_cost_usd`` is of the whole session so far.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -57,6 +60,7 @@ class ClaudeReading(Reading):
         self.model = ""
         self.result: Json | None = None  # the last one: with background tasks there are several
         self.words = ""  # of the last message
+        self.taken: list[str] = []
         self.denied: list[str] = []
         self.limited_until: int | None = None
         self.limited = False
@@ -74,10 +78,12 @@ class ClaudeReading(Reading):
             self.retry = event
         elif kind == "assistant":
             self._message(event)
+        elif kind == "user" and event.true("isReplay"):
+            self.taken.append(event.text("uuid"))
         elif kind == "rate_limit_event":
             self._limit(event.get("rate_limit_info"))
         elif kind == "result":
-            self.result = event
+            self.result, self.at_rest = event, True
             self._count(event)
             self.denied += [denial.text("tool_name") or "a tool" for denial in event.items("permission_denials")]
 
@@ -144,14 +150,19 @@ class Claude(Program[ClaudeReading]):
         settings = job.settings
         session = ("--resume" if start.continues else "--session-id", start.session_id or str(uuid.uuid4()))
         model = ("--model", settings.model) if settings.model else ()
-        stream = ("-p", "--output-format", "stream-json", "--verbose")
-        return (*program(settings), *stream, *_permissions(settings)[0], *model, *session, *settings.args)
+        stream = ("-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose")
+        replay = ("--replay-user-messages",)
+        return (*program(settings), *stream, *replay, *_permissions(settings)[0], *model, *session, *settings.args)
 
     def environment(self, job: AgentJob) -> dict[str, str]:
         own = {"DISABLE_AUTOUPDATER": "1", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
         if os.geteuid() == 0 and _mode(job.settings) == "bypass":
             own["IS_SANDBOX"] = "1"  # root in a container is common, and bypass is refused to root without this
         return own | job.env
+
+    def said(self, text: str, id: str) -> str:
+        message = {"type": "user", "message": {"role": "user", "content": text}, "uuid": id}
+        return json.dumps(message)
 
     def new_session(self) -> str:
         return str(uuid.uuid4())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -17,8 +18,8 @@ from drover.agents import endings
 from drover.agents.base import AgentHost, AgentJob
 from drover.agents.stream import Follower, Json, events, tail
 from drover.domain.errors import AgentError
-from drover.domain.models import AgentReport, Frozen, ProcessIdentity, Resumed
-from drover.process import Exit, Launch, adopt, sole_error, supervise
+from drover.domain.models import AgentReport, Frozen, ProcessIdentity, Resumed, Word
+from drover.process import Exit, Launch, Voice, adopt, sole_error, supervise
 
 ERRORS_TAIL = 16 * 1024
 ENTRIES_LIMIT = 200_000  # of a worktree, looked at for one that changed
@@ -39,6 +40,8 @@ class Reading:
     """What one run has said so far. Sees every line once, in order; keeps only what the report needs."""
 
     session_id: str | None = None
+    at_rest: bool = False  # it has ended its turn, and would wait for more to be said
+    taken: Sequence[str] = ()  # the ids of what was said to it while it worked, as it took them in
     in_vain: bool = False  # it waits for what will not come soon: it is stopped, and its report says until when
 
     def event(self, event: Json) -> None:
@@ -93,6 +96,13 @@ class Program(ABC, Generic[R]):
         """What it gets on its standard input."""
         return job.follow_up if start.continues else job.prompt
 
+    def said(self, text: str, id: str) -> str | None:
+        """A line on its standard input that says something to it; None if it cannot hear while it works.
+
+        Its prompt is said in that way too. It tells which ``id`` it has taken in: see :attr:`Reading.taken`.
+        """
+        return None
+
     def new_session(self) -> str | None:
         """An id for a session that begins, where it can be chosen."""
         return None
@@ -130,14 +140,20 @@ class Program(ABC, Generic[R]):
 
     async def _run(self, job: AgentJob, host: AgentHost, start: Start) -> Ended[R]:
         _make_room(job.log_dir)
-        _write_private(job.log_dir / "prompt.md", self.prompt(job, start))
+        prompt = self.prompt(job, start)
+        _write_private(job.log_dir / "prompt.md", prompt)
+        voice, first = None, self.said(prompt, str(uuid.uuid4()))
+        if first is not None:
+            voice = Voice()
+            _write_private(job.log_dir / "input.jsonl", first + "\n")
         _write_private(job.log_dir / "start.json", start.model_dump_json())
         launch = Launch(
             argv=self.command(job, start),
             cwd=job.worktree,
             env=self.environment(job),
             marker=job.marker,
-            stdin_path=job.log_dir / "prompt.md",
+            stdin_path=job.log_dir / ("prompt.md" if voice is None else "input.jsonl"),
+            stdin_open=voice is not None,
             output_path=job.log_dir / self.output_name,
             error_path=job.log_dir / "errors.txt",
             record_path=job.log_dir / "exit.json",
@@ -147,13 +163,18 @@ class Program(ABC, Generic[R]):
             timeout_s=job.timeout_s,
             stall_s=job.stall_s or None,
         )
-        watch = _Watch(host, start, self.read(), Follower(launch.output_path), Follower(job.log_dir / "errors.txt"))
+        watch = _Watch(
+            host, start, self.read(), Follower(launch.output_path), Follower(job.log_dir / "errors.txt"), voice
+        )
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(watch.follow)
+                if voice is not None:
+                    tasks.start_soon(watch.pass_on, self.said)
                 exit = Exit(lost=True)
                 with watch.patience:
-                    exit = await supervise(launch, watch, hurry=host.hurry, changed=_Changes(job.worktree).since)
+                    changed = _Changes(job.worktree).since
+                    exit = await supervise(launch, watch, hurry=host.hurry, changed=changed, voice=voice)
                 if watch.patience.cancelled_caught:
                     exit = adopt(launch.record_path) or exit
                 tasks.cancel_scope.cancel()
@@ -163,6 +184,7 @@ class Program(ABC, Generic[R]):
                 raise AgentError(f"agent {self.name} cannot be started: {error.strerror or error}") from error
             raise error from None
         await _feed(watch.reading, watch.follower, to_end=True)
+        await watch.tell_taken()
         return Ended(start, exit, watch.reading, tail(job.log_dir / "errors.txt", ERRORS_TAIL))
 
     def _completed(self, job: AgentJob, ended: Ended[R]) -> AgentReport:
@@ -189,13 +211,23 @@ class Program(ABC, Generic[R]):
 class _Watch(Generic[R]):
     """Reads along while the agent works, and passes on what the host must know at once."""
 
-    def __init__(self, host: AgentHost, start: Start, reading: R, follower: Follower, errors: Follower) -> None:
+    def __init__(
+        self,
+        host: AgentHost,
+        start: Start,
+        reading: R,
+        follower: Follower,
+        errors: Follower,
+        voice: Voice | None = None,
+    ) -> None:
         self._host = host
         self._start = start
         self.reading = reading
         self.follower = follower
         self.patience = anyio.CancelScope()  # cancelled when it waits in vain
         self._errors = errors
+        self._voice = voice
+        self._said: dict[str, Word] = {}  # by id, what was said and not yet taken in
         self._moved = anyio.Event()
 
     async def started(self, identity: ProcessIdentity) -> None:
@@ -217,9 +249,27 @@ class _Watch(Generic[R]):
                 await anyio.lowlevel.checkpoint()
             if self.reading.in_vain:
                 self.patience.cancel()
+            await self.tell_taken()
+            if self._voice is not None and self.reading.at_rest:
+                self._voice.hush()  # what was said until now is still taken in; later words are for its next turn
             if self.reading.session_id is not None and self.reading.session_id != known:
                 known = self.reading.session_id
                 await self._host.session(known)
+
+    async def pass_on(self, said: Callable[[str, str], str | None]) -> None:
+        """Say what a person says, as long as the agent listens."""
+        while self._voice is not None and not self._voice.over:
+            word, id = await self._host.next_word(), str(uuid.uuid4())
+            line = said(word.text, id)
+            if line is not None and not self._voice.over:
+                self._said[id] = word
+                self._voice.say(line)
+
+    async def tell_taken(self) -> None:
+        """Let the host know what the agent has taken in."""
+        for id in self.reading.taken:
+            if (word := self._said.pop(id, None)) is not None:
+                await self._host.heard(word)
 
 
 async def _feed(reading: Reading, follower: Follower, *, to_end: bool = False) -> None:
@@ -273,7 +323,7 @@ def _make_room(log_dir: Path) -> None:
         return
     number = next(n for n in count(1) if not (log_dir / f"start.{n}.json").exists())
     for path in list(log_dir.iterdir()):
-        if path.stem in ("exit", "start", "prompt", "output", "errors", "result"):
+        if path.stem in ("exit", "start", "prompt", "input", "output", "errors", "result"):
             path.rename(path.with_name(f"{path.stem}.{number}{path.suffix}"))
 
 

@@ -205,6 +205,21 @@ class Attempt(Frozen):
     pid: int | None = None
 
 
+class Word(Frozen):
+    """What a person said to a task's agent. Times are unix milliseconds."""
+
+    number: int  # rises in the order in which words were said
+    task_id: str
+    kind: Literal["hint", "answer"]
+    text: str
+    question: str | None = None  # what an answer is the answer to
+    said_by: str | None = None
+    said_at: int = 0
+    told_at: int | None = None  # when the agent had it; told again if the execution that was told was cut off
+    told_fence: int | None = None
+    told_how: Literal["session", "turn"] | None = None  # into the running session, or at the beginning of a turn
+
+
 class AgentLimit(Frozen):
     """Until when an agent's provider refuses its account. Times are unix milliseconds."""
 

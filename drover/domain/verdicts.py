@@ -41,7 +41,16 @@ class Outcome(StrEnum):
 TROUBLES_LIMIT = 5  # internal errors in a row after which a task fails instead of being tried once more
 
 HOPELESS = frozenset({Outcome.AUTH, Outcome.REFUSED})  # a retry by ourselves cannot help
-WAITS = frozenset({Outcome.RATE_LIMITED, Outcome.USAGE_LIMIT, Outcome.OVERLOADED, Outcome.LATER, Outcome.QUESTION})
+WAITS = frozenset(
+    {
+        Outcome.RATE_LIMITED,
+        Outcome.USAGE_LIMIT,
+        Outcome.OVERLOADED,
+        Outcome.LATER,
+        Outcome.QUESTION,
+        Outcome.PERMISSION,
+    }
+)
 
 
 class Completed(Frozen):

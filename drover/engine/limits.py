@@ -8,6 +8,7 @@ from drover.domain.verdicts import Outcome, Parked
 from drover.engine.steps import Run
 
 OF_THE_ACCOUNT = frozenset({Outcome.RATE_LIMITED.value, Outcome.USAGE_LIMIT.value})
+ASKS = frozenset({Outcome.QUESTION.value, Outcome.PERMISSION.value})  # a person has to say something
 OF_THE_PROVIDER = OF_THE_ACCOUNT | {Outcome.OVERLOADED.value}
 
 
@@ -23,7 +24,8 @@ async def wait_out(run: Run, report: AgentReport) -> Parked:
     if report.outcome in OF_THE_ACCOUNT and until is not None:
         agent = tools.agent_of(run.claim.task)
         await tools.store.limits.note(agent, until, reason=report.outcome, detail=report.reason)
-    return Parked(reason=report.outcome, detail=report.question or report.reason, until=until)
+    reason = "question" if report.outcome in ASKS else report.outcome
+    return Parked(reason=reason, detail=report.question or report.reason, until=until)
 
 
 async def _refusals(run: Run) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from drover.domain.models import Task, Worktree
+from drover.domain.models import Task, Word, Worktree
 from drover.domain.verdicts import Outcome
 
 ERROR_LIMIT = 6_000
 SUMMARY_LIMIT = 1_500
+WORDS_LIMIT = 8_000  # of all that a person said
 
 
 def task_prompt(
@@ -18,8 +19,12 @@ def task_prompt(
     blockers: Sequence[tuple[Task, str]],
     tree: Worktree,
     test_command: str | None,
+    words: Sequence[str] = (),
 ) -> str:
-    """The whole prompt of a session's start. ``blockers``: finished tasks and the last words of their agents."""
+    """The whole prompt of a session's start.
+
+    ``blockers``: finished tasks and the last words of their agents; ``words``: what a person has said since.
+    """
     parts = []
     if guidelines.strip():
         parts.append(f"# Project guidelines\n\n{guidelines.strip()}")
@@ -38,23 +43,45 @@ def task_prompt(
         parts.append(_conflict(tree))
     if task.error is not None and not tree.conflicts:
         parts.append(_last_error(task))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, *words]) + "\n"
 
 
-def follow_up(task: Task, tree: Worktree, *, interrupted: bool) -> str:
-    """What to say when the session goes on: why it stopped, and what is wanted now."""
+def follow_up(task: Task, tree: Worktree, *, interrupted: bool, words: Sequence[str] = ()) -> str:
+    """What to say when the session goes on: why it stopped, what a person has said since, and what is wanted now.
+
+    With the task, for the operator may have changed it, and a session that silently began blank knows none.
+    """
     if interrupted:
-        return (
+        why = (
             "You were interrupted in the middle of this task; your changes are still in the working directory. "
-            "Look at what is done, then go on and finish it.\n"
+            "Look at what is done, then go on and finish it."
         )
-    if tree.conflicts:
-        return _conflict(tree) + "\n"
-    # The operator may have changed the task since the session began.
-    reads = f"The task now reads:\n\n# Task {task.id}: {task.title}\n\n{task.description.strip()}".rstrip() + "\n"
-    if task.error is not None:
-        return f"{_last_error(task)}\n\n{reads}"
-    return f"Go on with the task and finish it. {reads}"
+    elif tree.conflicts:
+        why = _conflict(tree)
+    elif task.error is not None:
+        why = _last_error(task)
+    else:
+        why = "Go on with the task and finish it."
+    reads = f"The task now reads:\n\n# Task {task.id}: {task.title}\n\n{task.description.strip()}".rstrip()
+    return "\n\n".join([why, *words, reads]) + "\n"
+
+
+def said(words: Sequence[Word]) -> list[str]:
+    """What a person said, as the agent is told it, oldest first; of too much, the latest."""
+    parts: list[str] = []
+    room = WORDS_LIMIT
+    for word in reversed(words):
+        told = _quoted(word.text, WORDS_LIMIT)
+        if word.question:
+            asked = _quoted(word.question, SUMMARY_LIMIT)
+            part = f"You asked a person:\n\n{asked}\n\nThe answer:\n\n{told}"
+        else:
+            part = f"A person who watches over this task says:\n\n{told}"
+        room -= len(part)
+        if room < 0 and parts:
+            break
+        parts.insert(0, part)
+    return parts
 
 
 def _terms(task: Task, test_command: str | None) -> str:

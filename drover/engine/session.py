@@ -9,7 +9,7 @@ import anyio
 from anyio import to_thread
 
 from drover.agents.base import AgentHost, AgentJob
-from drover.domain.models import AgentReport, Attempt, ProcessIdentity, Resumed, Task, Usage, Worktree
+from drover.domain.models import AgentReport, Attempt, ProcessIdentity, Resumed, Task, Usage, Word, Worktree
 from drover.domain.verdicts import Outcome
 from drover.engine import prompt
 from drover.engine.steps import Run
@@ -17,6 +17,9 @@ from drover.git.durable import sync_filesystem
 from drover.process import adopt
 
 PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TERM", "TMPDIR", "SHELL")
+LOOK_S = 5.0  # the safety net behind the bell
+# Ends of an execution that the agent came to by itself; after any other it has to be told that it was interrupted.
+BY_ITSELF = frozenset({Outcome.QUESTION.value, Outcome.PERMISSION.value, Outcome.LATER.value})
 SESSION_LOST = frozenset({Outcome.CONTEXT_OVERFLOW.value})  # after these the session is not gone on with
 
 
@@ -30,6 +33,8 @@ async def hold(run: Run, tree: Worktree) -> AgentReport:
     log_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     session_id, spent = _session(history, agent.name, task)
     settings = tools.agent_settings(agent.name)
+    said = await tools.store.orders.words(task.id)
+    untold = await tools.store.orders.untold(task.id, run.claim.fence)
     job = AgentJob(
         task_id=task.id,
         attempt=task.attempt,
@@ -40,8 +45,9 @@ async def hold(run: Run, tree: Worktree) -> AgentReport:
             blockers=await _blockers(run),
             tree=tree,
             test_command=tools.test_command(task) if tools.test_mode(task) != "disabled" else None,
+            words=prompt.said(said),
         ),
-        follow_up=prompt.follow_up(task, tree, interrupted=_interrupted(history, task)),
+        follow_up=prompt.follow_up(task, tree, interrupted=_interrupted(history, task), words=prompt.said(untold)),
         session_id=session_id,
         prior_cost_usd=spent.cost_usd,
         prior_usage=spent,
@@ -54,10 +60,10 @@ async def hold(run: Run, tree: Worktree) -> AgentReport:
         output_limit_bytes=tools.settings.logs.limit,
         settings=settings,
     )
-    report = await agent.work(job, _Host(run, agent.name, tree, log_dir))
+    report = await agent.work(job, _Host(run, agent.name, tree, log_dir, untold))
     # What is recorded as done is taken from these files, perhaps after a power cut; agents do not sync them.
     await to_thread.run_sync(sync_filesystem, tools.places.worktrees)
-    return report
+    return await _heard_out(run, report)
 
 
 def environment(
@@ -85,14 +91,26 @@ def environment(
     return found | values
 
 
-class _Host(AgentHost):
-    """What the agent's driver tells the engine while it runs."""
+async def _heard_out(run: Run, report: AgentReport) -> AgentReport:
+    """An agent that is done, but was told something meanwhile that it has not heard, is to be told it first."""
+    if report.outcome != Outcome.DONE:
+        return report
+    if not await run.tools.store.orders.untold(run.claim.task_id, run.claim.fence):
+        return report
+    reason = "a person said something that its agent is told next"
+    return report.model_copy(update={"outcome": Outcome.LATER, "reason": reason, "until": run.tools.clock.now()})
 
-    def __init__(self, run: Run, agent: str, tree: Worktree, log_dir: Path) -> None:
+
+class _Host(AgentHost):
+    """What the agent's driver tells the engine while it runs. ``words``: what its prompt tells from a person."""
+
+    def __init__(self, run: Run, agent: str, tree: Worktree, log_dir: Path, words: Sequence[Word]) -> None:
         self._run = run
         self._agent = agent
         self._tree = tree
         self._log_dir = log_dir
+        self._words = words
+        self._passed_on: set[int] = set()
 
     @property
     def hurry(self) -> anyio.Event:
@@ -112,12 +130,27 @@ class _Host(AgentHost):
             log=str(self._log_dir),
             base=self._tree.base,
         )
+        if self._words:
+            await run.tools.store.orders.told(run.claim, self._words, "turn")
 
     async def session(self, session_id: str) -> None:
         await self._run.tools.store.claims.note_session(self._run.claim, session_id)
 
     def alive(self) -> None:
         self._run.alive_at = self._run.tools.clock.now()
+
+    async def next_word(self) -> Word:
+        store, claim = self._run.tools.store, self._run.claim
+        while True:
+            ticket = store.bell.ticket()
+            for word in await store.orders.untold(claim.task_id, claim.fence):
+                if word.number not in self._passed_on:
+                    self._passed_on.add(word.number)
+                    return word
+            await store.bell.wait(ticket, LOOK_S)
+
+    async def heard(self, word: Word) -> None:
+        await self._run.tools.store.orders.told(self._run.claim, [word], "session")
 
 
 def _ended_unseen(history: Sequence[Attempt], task: Task) -> Attempt | None:
@@ -150,7 +183,8 @@ def _session(history: Sequence[Attempt], agent: str, task: Task) -> tuple[str | 
 
 
 def _interrupted(history: Sequence[Attempt], task: Task) -> bool:
-    return any(a.attempt == task.attempt and a.agent_started_at is not None for a in history)
+    mine = [a for a in history if a.attempt == task.attempt and a.agent_started_at is not None]
+    return bool(mine) and mine[-1].outcome not in BY_ITSELF
 
 
 async def _blockers(run: Run) -> list[tuple[Task, str]]:

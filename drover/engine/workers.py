@@ -306,6 +306,7 @@ class Crew:
             task = await self._tools.store.tasks.get(claim.task_id)
             if task.fence == claim.fence:  # cancelled, paused or reset; nobody has begun in its place
                 await self._save(claim)
+                await self._tools.store.orders.stopped(claim)
             await self._tools.store.ports.free(claim)
 
     async def _save(self, claim: Claim) -> None:

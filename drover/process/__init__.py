@@ -13,7 +13,7 @@ from drover.process.identity import (
 )
 from drover.process.leftovers import ProcessesRemain, end_marked
 from drover.process.spawn import Finished, TooMuchOutput, run
-from drover.process.supervise import Exit, Launch, Watcher, adopt, sole_error, supervise
+from drover.process.supervise import Exit, Launch, Voice, Watcher, adopt, sole_error, supervise
 
 __all__ = [
     "MARKER",
@@ -22,6 +22,7 @@ __all__ = [
     "Launch",
     "ProcessesRemain",
     "TooMuchOutput",
+    "Voice",
     "Watcher",
     "adopt",
     "boot_id",

@@ -39,6 +39,7 @@ class Launch(Frozen):
     env: dict[str, str] = Field(repr=False)  # all of it; DROVER_MARKER is added
     marker: str
     stdin_path: Path | None = None  # None: empty input
+    stdin_open: bool = False  # the input does not end with the file; see :class:`Voice`
     output_path: Path
     error_path: Path | None = None  # None: with the output, in the order of printing
     record_path: Path
@@ -91,8 +92,49 @@ class Watcher(Protocol):
         ...
 
 
+class Voice:
+    """Speaks to an agent whose input stays open: lines, then silence. Safe to use before it runs and after it ended."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._over = False
+        self._moved = anyio.Event()
+
+    @property
+    def over(self) -> bool:
+        """Whether it was said that no more will come."""
+        return self._over
+
+    def say(self, line: str) -> None:
+        """One line without its end; nothing after :meth:`hush`."""
+        if not self._over:
+            self._lines.append(line)
+            self._moved.set()
+
+    def hush(self) -> None:
+        """The input ends with what was said until now."""
+        self._over = True
+        self._moved.set()
+
+    async def words(self) -> AsyncIterator[str]:
+        """The orders for a supervisor, as they come."""
+        while True:
+            while self._lines:
+                yield f"say {self._lines.pop(0)}"
+            if self._over:
+                yield "hush"
+                return
+            self._moved = anyio.Event()
+            await self._moved.wait()
+
+
 async def supervise(
-    launch: Launch, watcher: Watcher, *, hurry: anyio.Event | None = None, changed: Changed | None = None
+    launch: Launch,
+    watcher: Watcher,
+    *,
+    hurry: anyio.Event | None = None,
+    changed: Changed | None = None,
+    voice: Voice | None = None,
 ) -> Exit:
     """Run it to its end; when this returns or raises, nothing that it started is alive.
 
@@ -103,7 +145,7 @@ async def supervise(
     Raises FileNotFoundError, PermissionError or another OSError if the program cannot be started,
     ProcessesRemain if it cannot be ended, and whatever ``watcher.started`` raises.
     """
-    conversation = _Conversation(launch, watcher, hurry, changed)
+    conversation = _Conversation(launch, watcher, hurry, changed, voice)
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(conversation.hold)
@@ -135,11 +177,20 @@ def adopt(record_path: Path) -> Exit | None:
 class _Conversation:
     """With one supervisor, from its birth to its death. Cancellation is an order it passes on, not an end."""
 
-    def __init__(self, launch: Launch, watcher: Watcher, hurry: anyio.Event | None, changed: Changed | None) -> None:
+    def __init__(
+        self,
+        launch: Launch,
+        watcher: Watcher,
+        hurry: anyio.Event | None,
+        changed: Changed | None,
+        voice: Voice | None,
+    ) -> None:
         self.launch = launch
         self.watcher = watcher
         self.hurry = hurry
         self.changed = changed
+        self.voice = voice
+        self.begun = anyio.Event()  # the supervisor was told to go
         self.exit = Exit(lost=True)
         self.over = anyio.Event()
         self.stop_asked = anyio.Event()
@@ -161,6 +212,8 @@ class _Conversation:
                     tasks.start_soon(self._pass_on, process, self.stop_asked, "stop")
                     if self.hurry is not None:
                         tasks.start_soon(self._pass_on, process, self.hurry, "kill")
+                    if self.voice is not None:
+                        tasks.start_soon(self._speak, process, self.voice)
                     with self.patience:
                         await self._converse(process)
                         await process.wait()
@@ -180,6 +233,7 @@ class _Conversation:
                 if self.stop_asked.is_set():
                     return
                 await _send(process, "go")
+                self.begun.set()
                 if self.launch.timeout_s is not None:
                     self._expect_end(self.launch.timeout_s)
             elif "failed" in report:
@@ -223,6 +277,11 @@ class _Conversation:
         await event.wait()
         await _send(process, word)
         self._expect_end(0.0, self.launch.grace_s if word == "stop" else 0.0)
+
+    async def _speak(self, process: Process, voice: Voice) -> None:
+        await self.begun.wait()
+        async for word in voice.words():
+            await _send(process, word)
 
     def _expect_end(self, after_s: float, grace_s: float | None = None) -> None:
         grace_s = self.launch.grace_s if grace_s is None else grace_s

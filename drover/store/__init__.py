@@ -15,6 +15,7 @@ from drover.store.epics import Epics
 from drover.store.events import Events
 from drover.store.landings import Landings
 from drover.store.limits import Limits
+from drover.store.orders import Orders
 from drover.store.plain import Plain
 from drover.store.ports import Ports
 from drover.store.sqlite import open_sqlite
@@ -35,6 +36,7 @@ class Store:
         self.events = Events(database)
         self.landings = Landings(database, clock)
         self.limits = Limits(database, clock)
+        self.orders = Orders(database, clock)
         self.plain = Plain(database, clock, lease_ms)
         self.ports = Ports(database, clock)
         self.workers = Workers(database, clock)

@@ -369,7 +369,7 @@ class Tasks:
                 raise WrongState(f"{task.id} is {task.status}", hint=f"drover info {task.id}")
             if task.landed_at is not None:
                 raise WrongState(f"{task.id} has landed already and only waits to be published", hint="drover status")
-            await self._move(tx, task, State.CANCELLED, now)
+            await move_task(tx, task, State.CANCELLED, now)
             if task.state is State.RUNNING:
                 await tx.run(
                     "end_attempt", task_id=task.id, fence=task.fence, outcome="cancelled", error=reason, now=now
@@ -403,7 +403,7 @@ class Tasks:
             if used_up and not force:
                 raise WrongState(f"{task.id} has used up its attempts", hint=f"drover retry --force {task.id}")
             if task.landed_at is not None:
-                await self._move(tx, task, State.QUEUED, now, forgiven=True)
+                await move_task(tx, task, State.QUEUED, now, forgiven=True)
             else:
                 await self._start_over(tx, task, now, fresh=fresh)
             await tell(
@@ -429,64 +429,12 @@ class Tasks:
         """A new generation: attempts are counted from here, and an earlier landing is no longer this one's."""
         if task.landed_at is not None:
             await tx.run("raise_dependents", blocker_id=task.id)
-        await self._move(tx, task, State.QUEUED, now, attempt=task.attempt + 1, fresh=fresh)
-
-    async def _move(
-        self,
-        tx: Transaction,
-        task: Task,
-        state: State,
-        now: int,
-        *,
-        attempt: int | None = None,
-        fresh: bool = False,
-        forgiven: bool = False,
-    ) -> None:
-        over = attempt is not None
-        forgiven = forgiven or over
-        error = None if forgiven else task.error
-        moved = await tx.run(
-            "move_task",
-            id=task.id,
-            fence=task.fence,
-            was=task.state.value,
-            state=state.value,
-            reason=None,
-            detail=None,
-            due_at=None,
-            fresh=int(fresh),
-            attempt=attempt if attempt is not None else task.attempt,
-            first_attempt=attempt if attempt is not None else task.first_attempt,
-            failures=0 if forgiven else task.failures,
-            conflicts=0 if forgiven else task.conflicts,
-            error_class=error.error_class if error else None,
-            error_message=error.message if error else None,
-            error_advice=error.what_to_do if error else None,
-            landed_commit=None if over else task.landed_commit,
-            landed_at=None if over else task.landed_at,
-            completed_at=None,
-            now=now,
-        )
-        if moved != 1:
-            raise WrongState(f"{task.id} changed meanwhile", hint="look again: drover info " + task.id)
+        await move_task(tx, task, State.QUEUED, now, attempt=task.attempt + 1, fresh=fresh)
 
     async def _change(
         self, name: str, verb: Callable[[Transaction, Task, int], Awaitable[None]], *, edges: bool = False
     ) -> Task:
-        """Do ``verb`` to a task that nobody else changes meanwhile. ``edges``: nor anybody an edge or a landing."""
-
-        async def whole(tx: Transaction) -> Task:
-            now = self._clock.now()
-            if edges:
-                await tx.one("lock_graph")
-            id = await resolve(tx, name)
-            await tx.one("lock_task", id=id)
-            task = await get_task(tx, id, now)
-            await verb(tx, task, now)
-            tx.ring()
-            return await get_task(tx, task.id, now)
-
-        return await self._database.write(whole)
+        return await change_task(self._database, self._clock, name, verb, edges=edges)
 
 
 class _PutOff(NamedTuple):
@@ -551,6 +499,72 @@ async def _edges(tx: Transaction) -> defaultdict[str, list[str]]:
 
 
 # ---------------------------------------------------------------- readings shared by the verbs of the store
+
+
+async def change_task(
+    database: Database,
+    clock: Clock,
+    name: str,
+    verb: Callable[[Transaction, Task, int], Awaitable[None]],
+    *,
+    edges: bool = False,
+) -> Task:
+    """Do ``verb`` to a task that nobody else changes meanwhile. ``edges``: nor anybody an edge or a landing."""
+
+    async def whole(tx: Transaction) -> Task:
+        now = clock.now()
+        if edges:
+            await tx.one("lock_graph")
+        id = await resolve(tx, name)
+        await tx.one("lock_task", id=id)
+        task = await get_task(tx, id, now)
+        await verb(tx, task, now)
+        tx.ring()
+        return await get_task(tx, task.id, now)
+
+    return await database.write(whole)
+
+
+async def move_task(
+    tx: Transaction,
+    task: Task,
+    state: State,
+    now: int,
+    *,
+    attempt: int | None = None,
+    fresh: bool = False,
+    forgiven: bool = False,
+    reason: str | None = None,
+    detail: str | None = None,
+) -> None:
+    """Change the task's state from outside of a claim; whoever holds it has lost it. ``attempt``: starts it over."""
+    over = attempt is not None
+    forgiven = forgiven or over
+    error = None if forgiven else task.error
+    moved = await tx.run(
+        "move_task",
+        id=task.id,
+        fence=task.fence,
+        was=task.state.value,
+        state=state.value,
+        reason=reason,
+        detail=detail,
+        due_at=None,
+        fresh=int(fresh),
+        attempt=attempt if attempt is not None else task.attempt,
+        first_attempt=attempt if attempt is not None else task.first_attempt,
+        failures=0 if forgiven else task.failures,
+        conflicts=0 if forgiven else task.conflicts,
+        error_class=error.error_class if error else None,
+        error_message=error.message if error else None,
+        error_advice=error.what_to_do if error else None,
+        landed_commit=None if over else task.landed_commit,
+        landed_at=None if over else task.landed_at,
+        completed_at=None,
+        now=now,
+    )
+    if moved != 1:
+        raise WrongState(f"{task.id} changed meanwhile", hint="look again: drover info " + task.id)
 
 
 async def resolve(tx: Transaction, name: str) -> str:

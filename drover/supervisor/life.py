@@ -1,7 +1,8 @@
 """One agent, from its start to the proof that nothing of it is left.
 
 The first line of input is a JSON object (made by ``drover.process.supervise``); then come the words
-``go``, ``stop``, ``stall`` and ``kill``. The end of input means that drover has died. What is printed
+``go``, ``stop``, ``stall`` and ``kill``, and for an agent whose input stays open ``say`` with a line for it, and
+``hush`` when no more will come. The end of input means that drover has died. What is printed
 are JSON lines that may be lost when nobody reads them; what must not be lost is in the exit record.
 """
 
@@ -17,6 +18,7 @@ import time
 from contextlib import suppress
 from typing import Literal, TypedDict
 
+from drover.supervisor.ear import Ear
 from drover.supervisor.relay import Relay
 from drover.supervisor.table import ProcTable, PsutilTable, below, oom_kills, signal_exactly
 
@@ -35,6 +37,7 @@ class Launch(TypedDict):
     cwd: str
     env: dict[str, str]
     stdin_path: str
+    stdin_open: bool
     output_path: str
     error_path: str | None
     record_path: str
@@ -55,6 +58,7 @@ class Supervisor:
         self.table = PsutilTable(launch["site"]) if launch["site"] else ProcTable()
         self.grace = launch["grace_s"]
         self.relays: list[Relay] = []
+        self.ear: Ear | None = None
         self.unread = b""
         self.listening = True
         self.signalled = False
@@ -108,6 +112,8 @@ class Supervisor:
             self.obey(word)
         while not self.ended():
             self.turn()
+        if self.ear is not None:
+            self.ear.close()
         survivors = self.sweep()
         for relay in self.relays:
             relay.close()
@@ -119,7 +125,11 @@ class Supervisor:
         out = Relay(launch["output_path"], limit)
         err = out if launch["error_path"] is None else Relay(launch["error_path"], limit)
         self.relays = [out] if err is out else [out, err]
-        source = os.open(launch["stdin_path"], os.O_RDONLY)
+        if launch["stdin_open"]:
+            self.ear = Ear(launch["stdin_path"])
+            source = self.ear.theirs
+        else:
+            source = os.open(launch["stdin_path"], os.O_RDONLY)
         os.chdir(launch["cwd"])
         self.agent = os.posix_spawn(
             program,
@@ -154,6 +164,8 @@ class Supervisor:
             elif fd == 0:
                 for word in self.read_orders():
                     self.obey(word)
+            elif self.ear is not None and fd == self.ear.pipe:
+                self.ear.pump()
             for relay in self.relays:
                 if fd == relay.pipe:
                     relay.pump()
@@ -183,6 +195,8 @@ class Supervisor:
         for relay in self.relays:
             if relay.pipe >= 0:
                 poll.register(relay.pipe, select.POLLIN)
+        if self.ear is not None and self.ear.waiting:
+            poll.register(self.ear.pipe, select.POLLOUT)
         return [fd for fd, _ in poll.poll(int(seconds * 1000) + 1)]
 
     def keep_time(self, now: float) -> None:
@@ -216,6 +230,10 @@ class Supervisor:
         return [line.decode() for line in lines]
 
     def obey(self, word: str) -> None:
+        if word == "hush" or word.startswith("say "):
+            if self.ear is not None:
+                self.ear.finish() if word == "hush" else self.ear.say(word[4:].encode() + b"\n")
+            return
         if word == "kill":
             self.grace = 0.0
         if word == "stall" and self.status is None:

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from drover.agents.base import AgentJob, AgentSettings
-from drover.domain.models import ProcessIdentity, Resumed
+from drover.domain.models import ProcessIdentity, Resumed, Word
 
 
 class Host:
@@ -26,6 +26,10 @@ class Host:
         self.refusal: Exception | None = None
         self.started = anyio.Event()
         self.seen = anyio.Event()
+        self.to_say: list[str] = []
+        self.said = anyio.Event()
+        self.told: list[str] = []
+        self.was_told = anyio.Event()
 
     async def starting(self, process: ProcessIdentity, session_id: str | None, resumed: Resumed) -> None:
         if self.refusal is not None:
@@ -40,6 +44,21 @@ class Host:
 
     def alive(self) -> None:
         self.lives += 1
+
+    def say(self, text: str) -> None:
+        """A person says this to the agent."""
+        self.to_say.append(text)
+        self.said.set()
+
+    async def next_word(self) -> Word:
+        while not self.to_say:
+            self.said = anyio.Event()
+            await self.said.wait()
+        return Word(number=1, task_id="task-x", kind="hint", text=self.to_say.pop(0))
+
+    async def heard(self, word: Word) -> None:
+        self.told.append(word.text)
+        self.was_told.set()
 
 
 MakeJob = Callable[..., AgentJob]

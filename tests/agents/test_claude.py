@@ -126,8 +126,9 @@ def test_it_is_started_with_our_session_id_and_without_the_prompt(make_job: Make
     job = make_job("a secret plan", settings=AgentSettings(type="claude", model="sonnet", args=("--max-turns", "9")))
     started = Claude().command(job, Start(session_id="id-1"))
     assert started == (
-        "claude", "-p", "--output-format", "stream-json", "--verbose", "--dangerously-skip-permissions",
-        "--model", "sonnet", "--session-id", "id-1", "--max-turns", "9",
+        "claude", "-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose",
+        "--replay-user-messages", "--dangerously-skip-permissions", "--model", "sonnet", "--session-id", "id-1",
+        "--max-turns", "9",
     )  # fmt: skip
     resumed = Claude().command(job, Start(session_id="id-1", resumed="continued"))
     assert resumed[-4:] == ("--resume", "id-1", "--max-turns", "9")
@@ -140,7 +141,7 @@ def test_it_is_started_with_our_session_id_and_without_the_prompt(make_job: Make
 def test_permissions_are_what_the_settings_say(make_job: MakeJob, permissions: str | None, flags: str) -> None:
     job = make_job(settings=AgentSettings(type="claude", permissions=permissions))
     command = " ".join(Claude().command(job, Start(session_id="i")))
-    assert command == f"claude -p --output-format stream-json --verbose {flags} --session-id i".replace("  ", " ")
+    assert command.endswith(f"--replay-user-messages {flags} --session-id i".replace("  ", " "))
 
 
 def test_unknown_permissions_are_refused(make_job: MakeJob) -> None:

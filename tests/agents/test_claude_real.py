@@ -178,6 +178,39 @@ async def test_one_that_waits_for_a_silent_model_is_stopped(
     assert find_marked(job.marker) == []
 
 
+async def test_what_a_person_says_joins_the_running_turn(
+    make_claude_job: MakeClaudeJob, model: FakeModel, host: Host
+) -> None:
+    job = make_claude_job(
+        {"sh": "echo started > started; while [ ! -e heard ]; do sleep 0.1; done"}, {"sh": "ls"}, {"say": "Done."}
+    )
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(Claude().work, job, host)
+            await in_the_slow_tool(job, "toolu_t0x")
+            host.say("Use tabs.")
+            while "Use tabs." not in (job.log_dir / "output.jsonl").read_text() and not queued(job):
+                await anyio.sleep(0.02)
+            (job.worktree / "heard").touch()
+    assert host.told == ["Use tabs."]
+    assert model.turns == [0, 1, 2]  # no turn more than planned: it was heard in the one that ran
+    assert "Use tabs." in (job.log_dir / "output.jsonl").read_text().split("toolu_t1x")[0]
+
+
+def queued(job: AgentJob) -> bool:
+    """Whether it has read two messages: its prompt, and one more."""
+    return (job.log_dir / "output.jsonl").read_text().count('"state":"queued"') > 1
+
+
+async def test_what_is_said_as_it_ends_is_still_heard(
+    make_claude_job: MakeClaudeJob, model: FakeModel, host: Host
+) -> None:
+    host.say("Use tabs.")
+    report = await Claude().work(make_claude_job({"say": "Done."}), host)
+    assert report.outcome == Outcome.DONE
+    assert host.told == ["Use tabs."]
+
+
 async def test_a_tool_that_is_not_allowed_is_named(make_claude_job: MakeClaudeJob, host: Host) -> None:
     settings = AgentSettings(type="claude", argv=(str(CLAUDE),), permissions="accept-edits")
     job = make_claude_job({"sh": "npm install x"}, {"say": "I could not."}).model_copy(update={"settings": settings})

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 # Claude Code in two sentences: until the day has come its account is used up.
 VERSION = 'test "$1" = --version && echo 2.1.330 && exit 0\n'
 AGENT = """\
-cat > /dev/null
+read -r prompt
 case "$*" in *--resume*) how=resumed;; *) how=new;; esac
 printf '%s %s\\n' "$DROVER_TASK_ID" $how >> {top}/starts
 now=$(date +%s)
@@ -77,7 +77,7 @@ async def test_a_refusal_without_a_time_is_tried_again_later_and_later(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.says(
-        VERSION + f"cat > /dev/null; echo x >> {site.top}/starts\n"
+        VERSION + f"read -r prompt; echo x >> {site.top}/starts\n"
         f"if test $(wc -l < {site.top}/starts) -lt 4; then\n"
         'echo \'{"type":"result","is_error":true,"api_error_status":529,"result":"Overloaded"}\'; exit 1; fi\n'
         'echo x > x.txt; echo \'{"type":"result","is_error":false,"result":"Done."}\''

@@ -221,6 +221,24 @@ TABLE tasks
     CREATE INDEX tasks_ready_of_epic ON tasks USING btree (epic_id, priority DESC, number) WHERE ((state = 'queued'::text) AND (open_blockers = 0) AND (epic_id IS NOT NULL))
     CREATE INDEX tasks_waiting ON tasks USING btree (reason, landed_at) WHERE (state = 'waiting'::text)
 
+TABLE words
+    number bigint NOT NULL DEFAULT identity
+    task_id text COLLATE "C" NOT NULL
+    kind text COLLATE "C" NOT NULL
+    text text COLLATE "C" NOT NULL
+    question text COLLATE "C"
+    said_by text COLLATE "C"
+    said_at bigint NOT NULL
+    told_at bigint
+    told_fence bigint
+    told_how text COLLATE "C"
+    words_check: CHECK ((((told_at IS NULL) = (told_fence IS NULL)) AND ((told_at IS NULL) = (told_how IS NULL))))
+    words_kind_check: CHECK ((kind = ANY (ARRAY['hint'::text, 'answer'::text])))
+    words_told_how_check: CHECK ((told_how = ANY (ARRAY['session'::text, 'turn'::text])))
+    words_task_id_fkey: FOREIGN KEY (task_id) REFERENCES tasks(id)
+    words_pkey: PRIMARY KEY (number)
+    CREATE INDEX words_of_task ON words USING btree (task_id, number)
+
 TABLE workers
     id text COLLATE "C" NOT NULL
     run_id text COLLATE "C"

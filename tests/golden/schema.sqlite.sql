@@ -222,6 +222,22 @@ CREATE INDEX tasks_ready_of_epic ON tasks (epic_id, priority DESC, number)
 
 CREATE INDEX tasks_waiting ON tasks (reason, landed_at) WHERE state = 'waiting';
 
+CREATE TABLE words (
+    number  integer  PRIMARY KEY,
+    task_id text NOT NULL REFERENCES tasks (id),
+    kind text NOT NULL CHECK (kind IN ('hint', 'answer')),
+    text text NOT NULL,
+    question text, -- that an answer answers
+    said_by text,
+    said_at bigint NOT NULL,
+    told_at bigint,
+    told_fence bigint, -- of the execution that was told
+    told_how text CHECK (told_how IN ('session', 'turn')),
+    CHECK ((told_at IS NULL) = (told_fence IS NULL) AND (told_at IS NULL) = (told_how IS NULL))
+);
+
+CREATE INDEX words_of_task ON words (task_id, number);
+
 CREATE TABLE workers (
     id text NOT NULL PRIMARY KEY,
     run_id text REFERENCES runs (id),

@@ -381,3 +381,57 @@ async def test_no_secret_is_among_the_supervisors_arguments_or_in_its_environmen
     assert b"supervisor" in seen[0]
     assert b"hunter2" not in b"".join(seen)
     assert alive_with(token) == []
+
+
+# ---------------------------------------------------------------- an input that stays open
+
+
+async def test_what_is_said_comes_after_the_file_and_the_end_after_that(
+    make_launch: MakeLaunch, watcher: Watcher, tmp_path: Path
+) -> None:
+    (tmp_path / "input").write_text("first\n")
+    launch = make_launch(
+        "sh", "-c", "read a; echo $a > said; cat; echo over", stdin_path=tmp_path / "input", stdin_open=True
+    )
+    voice = process.Voice()
+    async with anyio.create_task_group() as tasks:
+
+        async def speak() -> None:
+            await until_exists(tmp_path / "said")
+            voice.say("second")
+            voice.say("third ☃")
+            voice.hush()
+            voice.say("never")
+
+        tasks.start_soon(speak)
+        exit = await process.supervise(launch, watcher, voice=voice)
+    assert exit.ok
+    assert launch.output_path.read_text() == "second\nthird ☃\nover\n"
+
+
+async def test_much_is_heard_by_one_that_listens_late_and_nobody_waits_for_one_that_does_not(
+    make_launch: MakeLaunch, watcher: Watcher, tmp_path: Path
+) -> None:
+    (tmp_path / "input").write_bytes(b"x" * MIB)
+    voice = process.Voice()
+    voice.say("y" * MIB)
+    voice.hush()
+    late = make_launch("sh", "-c", "sleep 0.3; wc -c", stdin_path=tmp_path / "input", stdin_open=True)
+    await process.supervise(late, watcher, voice=voice)
+    assert int(late.output_path.read_text()) == 2 * MIB + 1
+    deaf = make_launch("sh", "-c", "exec 0<&-; sleep 0.1", name="b", stdin_path=tmp_path / "input", stdin_open=True)
+    assert (await process.supervise(deaf, watcher, voice=voice)).ok
+
+
+async def test_one_that_waits_for_more_ends_when_it_is_stopped(
+    make_launch: MakeLaunch, watcher: Watcher, tmp_path: Path, token: str
+) -> None:
+    (tmp_path / "input").write_text("first\n")
+    launch = make_launch(
+        "sh", "-c", "read a; touch ready; read b", token, stdin_path=tmp_path / "input", stdin_open=True
+    )
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: process.supervise(launch, watcher, voice=process.Voice()))
+        await until_exists(tmp_path / "ready")
+        tasks.cancel_scope.cancel()
+    assert alive_with(token) == []
