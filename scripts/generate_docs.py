@@ -60,6 +60,8 @@ MEANINGS = {
     "landing.style": "`squash`: one commit a task. `merge`: a merge commit whose second parent is the task's.",
     "landing.conflict_attempts": "How often an agent is asked to resolve a conflict with what landed meanwhile.",
     "landing.parallel": "How many results may be tested at the same time.",
+    "host": "What this machine is called among those that share a backlog; nothing: its own name.",
+    "snapshot_every": "How often an agent's work is saved on a ref while it works: what a lost machine can cost.",
     "landing.push": "A remote that the target branch is pushed to; then `completed` means that it is there, too.",
     "logs.limit": "How much is kept of each stream of each execution; of what is longer, the beginning and the end.",
     "disk.floor": "With less space free no new task is started; those at work go on. `0` turns it off.",

@@ -26,7 +26,7 @@ from drover.domain.errors import AgentError, UsageError
 from drover.domain.ids import new_id, split_subtask
 from drover.domain.models import Epic, Event, NewTask, Run, RunReport, Task, TestMode, TestScope
 from drover.domain.states import Status
-from drover.engine import reaper
+from drover.engine import hosts, reaper
 from drover.engine.gate import only_one_at_a_time
 from drover.engine.plain import Work
 from drover.engine.tools import Places, Tools
@@ -141,6 +141,13 @@ class Drover:
         self.places = Places(project.state_dir)
         self.elsewhere: str | None = None  # of an empty backlog: where this project has another, in one line
         self._repo: Repo | None = None
+
+    @property
+    def store_vanishes(self) -> bool:
+        """Whether the backlog goes with the machine: a file in the checkout of a CI runner."""
+        path = Path(self.settings.store_url(self.project.root).removeprefix("sqlite:///"))
+        on_runner = os.environ.get("CI", "").lower() in ("true", "1")
+        return on_runner and self.store.database.dialect == "sqlite" and path.is_relative_to(self.project.root)
 
     # ------------------------------------------------------------ the backlog
 
@@ -323,6 +330,7 @@ class Drover:
         await self._check_agents(run)
         tools = await self.tools(run_id=run.id, stop=stop, target=run.target)
         await approvals.insist(tools, self.project, *HOOKS)
+        await hosts.insist(tools)
         crew_workers = workers_of(run, tools.host)
         kept = (await self.store.tasks.counts(run.epic_id))[Status.COMPLETED]
         async with only_one_at_a_time(self.places.state / "start.lock"):
@@ -466,7 +474,7 @@ class Drover:
             agent_settings=self.agent_settings,
             environ=os.environ,
             run_id=run_id,
-            host=host_name(),
+            host=host_name(self.settings.host),
             hurry=stop.hurry if stop else anyio.Event(),
             local_lease_clock=self.store.database.dialect == "sqlite",
         )
@@ -487,8 +495,9 @@ class Drover:
             task_ids=tuple([(await self.task(t)).id for t in tasks]),
             target=target or self.settings.project.target,
             workers=workers or self.settings.workers,
-            host=host_name(),
+            host=host_name(self.settings.host),
             process=str(identity),
+            push=self.settings.landing.push,
         )
 
     async def _check_agents(self, run: Run) -> None:

@@ -12,8 +12,13 @@ from drover.process import current_identity
 INITIAL_PID_NAMESPACE = 4026531836
 
 
-def host_name() -> str:
-    """This machine, told apart from other containers on it: process ids mean nothing across those."""
+def host_name(called: str | None = None) -> str:
+    """What this machine is ``called``, else its own name.
+
+    Told apart from other containers on it: process ids mean nothing across those.
+    """
+    if called:
+        return called
     try:
         namespace = os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116 - a magic link, not a path
     except OSError:

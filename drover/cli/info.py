@@ -111,7 +111,7 @@ def _print_attempts(out: Printer, attempts: tuple[Attempt, ...]) -> None:
         outcome = one.outcome or ("" if one.ended_at else "running")
         facts = [one.resumed or "", f"{one.usage.tokens} tokens" if one.usage.tokens else ""]
         facts += [f"${one.usage.cost_usd:.2f}" if one.usage.cost_usd else "", f"session {one.session_id or '-'}"]
-        facts += [one.error or ""]
+        facts += [one.origin or "", one.error or ""]
         who = f"{one.worker_id}@{one.host}" + (f" pid {one.pid}" if one.pid else "")
         about = ", ".join(fact for fact in facts if fact)
         rows.append((f"attempt {one.attempt}", moment(one.started_at), lasted, who, one.agent, outcome, about))

@@ -24,9 +24,10 @@ _TELLING = {
     "task.stopped": "stopped",
     "task.released": "given back",
     "task.rescued": "taken over",
+    "task.moved": "moved here",
 }
 _STYLES = {"task.completed": "green", "task.failed": "red", "task.retrying": "yellow", "task.waiting": "yellow"}
-_WHY = ("reason", "detail", "message", "error", "note")
+_WHY = ("reason", "detail", "message", "error", "note", "origin")
 _REDRAW_S = 0.5
 
 

@@ -163,6 +163,11 @@ async def _drive(drover: Drover, out: Printer, asked: _Asked) -> int:
 
     for warning in drover.settings.warnings:
         out.warning(warning)
+    if drover.store_vanishes:
+        out.warning(
+            "this is a CI runner and the backlog is a file on its disk: when the runner is gone, so is the backlog, "
+            "and no later job can go on with it (docs/how-to/ci-runners.md says what can)"
+        )
     stop = app.StopSignal()
     progress = of_printer(out, drover, verbose=asked.verbose, epic=asked.epic)
     _say_start(out, drover, asked)

@@ -101,6 +101,7 @@ def attempt_json(attempt: Attempt) -> Shape:
         "outcome": attempt.outcome,
         "error": attempt.error,
         "resumed": attempt.resumed,
+        "origin": attempt.origin,
         "session_id": attempt.session_id,
         "tokens": attempt.usage.tokens,
         "cost_usd": attempt.usage.cost_usd,

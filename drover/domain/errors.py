@@ -113,6 +113,12 @@ class GitError(DroverError):
         self.stderr = stderr
 
 
+class Unreachable(GitError):
+    """The remote does not answer, or does not take what it is given; the same call may succeed later."""
+
+    code = "remote"
+
+
 class AgentError(DroverError):
     """The agent cannot be used: not installed, not signed in, or of a version drover cannot drive."""
 

@@ -203,6 +203,7 @@ class Attempt(Frozen):
     log: str | None = None
     base: str | None = None  # the commit the attempt started from
     pid: int | None = None
+    origin: str | None = None  # how it came by the work that another host had begun, in words
 
 
 class Word(Frozen):
@@ -266,6 +267,7 @@ class Run(Frozen):
     workers: int = 1
     host: str = ""
     process: str = ""
+    push: str | None = None  # the remote it lands on
     started_at: int = 0
     finished_at: int | None = None
 

@@ -6,7 +6,7 @@ import random
 from enum import StrEnum
 from typing import Literal
 
-from drover.domain.errors import AgentError, AttemptFailed, DiskFull, DroverError, StoreUnavailable
+from drover.domain.errors import AgentError, AttemptFailed, DiskFull, DroverError, StoreUnavailable, Unreachable
 from drover.domain.models import Frozen, Landed
 from drover.domain.policy import backoff_ms
 
@@ -123,7 +123,7 @@ def judge(
 
     ``failures``: attempts used up before this one; ``conflicts``: landings refused for a conflict before
     this one. Trouble of drover's own (git, disk, database) never uses up an attempt: the step is
-    tried again, later and later; a full disk or an absent database is waited out for ever, any
+    tried again, later and later; a full disk, an absent database or an absent remote is waited out for ever, any
     other trouble ``TROUBLES_LIMIT`` times in a row.
     """
     if isinstance(error, AttemptFailed):
@@ -146,6 +146,8 @@ def judge(
         return Parked(reason="disk_full", detail=message, until=later)
     if isinstance(error, StoreUnavailable):
         return Parked(reason="store", detail=message, until=later)
+    if isinstance(error, Unreachable):
+        return Parked(reason="remote", detail=message, until=later)
     if troubles + 1 >= TROUBLES_LIMIT:
         return Failed(error_class=Outcome.INTERNAL, message=message, advice="see `drover logs` and `drover doctor`")
     return Parked(reason="internal", detail=message, until=later)

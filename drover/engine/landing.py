@@ -7,9 +7,9 @@ of the database alone.
 
 from __future__ import annotations
 
-from drover.domain.errors import GitError, LeaseLost
+from drover.domain.errors import GitError, LeaseLost, Unreachable
 from drover.domain.models import Claim, Commit, Landed, Landing, Proof
-from drover.engine import lane, publishing, ride, trial
+from drover.engine import lane, publishing, remote_lane, ride, trial
 from drover.engine.ride import Coupled
 from drover.engine.steps import Run
 from drover.engine.tools import Tools
@@ -37,7 +37,7 @@ async def land(run: Run, commit: Commit, proof: Proof) -> Landed:
     lease = await _leased(run)
     for _ in range(MOVES_WAITED_OUT):
         if await tools.train.reach_head(task_id):
-            async with lane.turn(tools):
+            async with lane.turn_to_land(tools):
                 landed = await _land_once(run, commit, proof, lease)
             if landed is not None:
                 tools.train.leave(task_id)
@@ -59,12 +59,19 @@ async def reconcile(tools: Tools) -> list[str]:
     landed               it is not, and the lane went elsewhere      reported; nothing is marked again
     ==================== =========================================== ==================================
 
+    Where hosts share the lane it is the remote's branch, which nobody moves back: the last but one is reported, too.
     A second call changes nothing. Only for a process that knows no other drover to be at work here.
     """
     done: list[str] = []
+    rows = await tools.store.landings.open(lane.target_of(tools))
+    if tools.shared:  # asked after the rows were read: what has landed by then is there
+        try:
+            await remote_lane.look(tools, lane.target_of(tools))
+        except Unreachable as away:
+            return [f"nothing was reconciled: {away.message}"]
     async with lane.turn(tools):
         tip = (await lane.absorbed(tools)).tip
-        for row in await tools.store.landings.open(lane.target_of(tools)):
+        for row in rows:
             done += await _reconciled(tools, row, tip)
     await publishing.publish(tools)
     return done
@@ -74,7 +81,8 @@ async def _reconciled(tools: Tools, row: Landing, lane_tip: str) -> list[str]:
     inside = await tools.repo.resolve(row.commit) is not None and await tools.repo.is_ancestor(row.commit, lane_tip)
     if row.state == "intent" or inside:
         return []  # the holder's own landing step finds it, or begins anew
-    if await tools.repo.resolve(row.commit) and await tools.repo.is_ancestor(lane_tip, row.commit):
+    here = await tools.repo.resolve(row.commit) is not None
+    if here and not tools.shared and await tools.repo.is_ancestor(lane_tip, row.commit):
         branch = lane.target_of(tools)
         await tools.repo.update_refs([RefChange(ref=lane_ref(branch), new=row.commit, old=lane_tip)])
         return [f"{row.task_id}: the lane of {branch} had gone back; {row.commit[:12]} is in it again"]
@@ -109,6 +117,9 @@ async def _land_once(run: Run, commit: Commit, proof: Proof, lease: Lease) -> La
     new = coupled.tip
     run.hold()
     await tools.store.landings.intend(run.claim, target=branch, old=old, commit=new, tree=coupled.tree)
+    if tools.shared and not await remote_lane.push(tools, run.claim, lease, branch=branch, new=new):
+        await tools.store.landings.abandon(run.claim)
+        return None
     try:
         await swap_lane(
             tools.repo, branch=branch, old=old, new=new, task_id=task.id, fence=lease.fence, lease_oid=lease.oid

@@ -8,10 +8,11 @@ the target are merged into the lane first.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
-from drover.domain.errors import GitError
+from drover.domain.errors import GitError, Unreachable
+from drover.engine import remote_lane
 from drover.engine.gate import only_one_at_a_time
 from drover.engine.tools import Tools
 from drover.git import checkout
@@ -28,7 +29,13 @@ def target_of(tools: Tools) -> str:
 
 
 async def tip(tools: Tools) -> str:
-    """Where new work starts: the lane, with every commit of the operator on the target merged in."""
+    """Where new work starts: the lane, with every commit of the operator on the target merged in.
+
+    Of a lane that hosts share it is what the remote has; while that is away, what it had when last looked at.
+    """
+    if tools.shared:
+        with suppress(Unreachable):
+            await remote_lane.look(tools, target_of(tools))
     async with turn(tools):
         return (await absorbed(tools)).tip
 
@@ -61,13 +68,40 @@ async def absorbed(tools: Tools) -> Lane:
     end would otherwise keep everything from landing.
     """
     branch = target_of(tools)
+    if tools.shared:
+        return await _caught_up(tools, branch)
     refs = await tools.repo.read_refs([lane_ref(branch), branch_ref(branch)])
-    lane_tip, theirs = refs[lane_ref(branch)] or await _make_lane(tools, branch), refs[branch_ref(branch)]
+    theirs = refs[branch_ref(branch)]
+    lane_tip = refs[lane_ref(branch)] or await _make_lane(tools, branch, theirs)
     if tools.train.pinned or (theirs is not None and await tools.repo.is_ancestor(theirs, lane_tip)):
         return _seen(tools, lane_tip, None)
     found = await checkout.absorb(
         tools.repo, branch=branch, lane_tip=lane_tip, identity=tools.identity, at_ms=tools.clock.now()
     )
+    return _seen(tools, lane_tip, found)
+
+
+async def _caught_up(tools: Tools, branch: str) -> Lane:
+    """The lane with everything in it that the remote's branch had when last looked at.
+
+    Commits that the operator has not pushed are not the other hosts' business, and stay out.
+    """
+    theirs, ref = tools.upstream.tip, lane_ref(branch)
+    lane_tip = (await tools.repo.read_refs([ref]))[ref]
+    if lane_tip is None:
+        start = theirs or await tools.repo.resolve(branch_ref(branch))
+        return _seen(tools, await _make_lane(tools, branch, start), None)
+    if theirs is None:
+        return _seen(tools, lane_tip, None)
+    found = await checkout.absorb(
+        tools.repo, branch=branch, lane_tip=lane_tip, identity=tools.identity, at_ms=tools.clock.now(),
+        theirs=theirs, name=f"{branch} of {tools.remote}",
+    )  # fmt: skip
+    if isinstance(found, Conflicted):
+        raise GitError(
+            f"what had landed here conflicts with what {tools.remote} has on {branch} in {', '.join(found.paths[:8])}",
+            hint=f"merge {ref} into {branch} by hand and push it to {tools.remote}",
+        )
     return _seen(tools, lane_tip, found)
 
 
@@ -81,12 +115,24 @@ def _seen(tools: Tools, lane_tip: str, found: checkout.Absorbed | Conflicted | N
     return lane
 
 
-async def _make_lane(tools: Tools, branch: str) -> str:
-    tip = await tools.repo.resolve(branch_ref(branch))
+async def _make_lane(tools: Tools, branch: str, tip: str | None) -> str:
     if tip is None:
         raise GitError(f"there is no branch {branch}", hint="set [project] target in .drover.toml to one there is")
     await tools.repo.update_refs([RefChange(ref=lane_ref(branch), new=tip, old=None)], since=(tip,))
     return tip
+
+
+@asynccontextmanager
+async def turn_to_land(tools: Tools) -> AsyncGenerator[None]:
+    """As :func:`turn`; where hosts share the lane it is one among all of them, and what the others landed is here."""
+    if not tools.shared:
+        async with turn(tools):
+            yield
+        return
+    async with remote_lane.turn(tools, target_of(tools)):
+        await remote_lane.look(tools, target_of(tools))
+        async with turn(tools):
+            yield
 
 
 @asynccontextmanager

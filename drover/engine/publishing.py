@@ -6,23 +6,28 @@ who has landed by then. What stands in the way, a checkout or a remote, only mak
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from drover.domain.errors import GitError
+from drover.domain.errors import GitError, Unreachable
 from drover.domain.models import Landed, Published
-from drover.engine import lane
+from drover.engine import lane, remote_lane
 from drover.engine.gate import only_one_at_a_time
 from drover.engine.tools import Tools
 from drover.git import checkout, remote
 from drover.git.landing import branch_ref
 from drover.git.overlap import Blocked
 
+log = logging.getLogger(__name__)
+
 REMOTE_MOVES_WAITED_OUT = 8  # how often others may push first before we try again later
 
 
 async def publish(tools: Tools, landed: Landed | None = None) -> Published:
     """Let the target branch follow the lane and the remote the branch; completes every task that only waited for it."""
+    if tools.shared:
+        return await _publish_shared(tools, landed)
     async with _door(tools):
         if landed is not None and await _is_out(tools, landed.commit):
             return Published(done=True)  # the one before published for both
@@ -37,6 +42,28 @@ async def publish(tools: Tools, landed: Landed | None = None) -> Published:
     return Published(done=False, detail=blocked or f"{lane.target_of(tools)} does not hold it yet")
 
 
+async def _publish_shared(tools: Tools, landed: Landed | None) -> Published:
+    """Where hosts share the lane, what has landed is out; the branch here follows when nothing is in the way."""
+    why = ""
+    if landed is not None and not await _is_there(tools, landed.commit):
+        try:
+            await remote_lane.look(tools, lane.target_of(tools))
+        except Unreachable as away:
+            why = away.message
+    try:
+        async with _door(tools):
+            if blocked := await _follow(tools):
+                log.info("%s here stays behind: %s", lane.target_of(tools), blocked)
+    except GitError as trouble:
+        log.info("%s here stays behind: %s", lane.target_of(tools), trouble.message)
+    if await tools.store.landings.unpublished():  # landed before hosts shared the lane, or while the remote was away
+        why = await _push(tools, patient=landed is None) or why
+        await _settle_waiting(tools, why)
+    if landed is None or await _is_there(tools, landed.commit):
+        return Published(done=True)
+    return Published(done=False, detail=why or f"{tools.remote} does not hold it yet")
+
+
 async def _settle_waiting(tools: Tools, blocked: str) -> None:
     """Complete what is out, and tell the others why they are not."""
     waiting = await tools.store.landings.unpublished()
@@ -49,15 +76,25 @@ async def _settle_waiting(tools: Tools, blocked: str) -> None:
 
 
 async def _is_out(tools: Tools, commit: str) -> bool:
-    """Whether the commit is where ``completed`` says it is: in the target branch, and on the remote if there is one."""
+    """Whether the commit is where ``completed`` says it is: in the target branch, and on the remote if there is one.
+
+    Where hosts share the lane it is the remote's branch alone: a checkout on one of them is its operator's own.
+    """
+    if tools.shared:
+        return await _is_there(tools, commit)
     ref = branch_ref(lane.target_of(tools))
     reached = (await tools.repo.read_refs([ref]))[ref]
     if reached is None or not await tools.repo.is_ancestor(commit, reached):
         return False
-    if tools.settings.landing.push is None:
-        return True
+    return tools.settings.landing.push is None or await _is_there(tools, commit)
+
+
+async def _is_there(tools: Tools, commit: str) -> bool:
+    """Whether the remote had the commit when last looked at."""
     there = tools.upstream.tip
-    return there is not None and await tools.repo.is_ancestor(commit, there)
+    if there is None or (tools.shared and await tools.repo.resolve(commit) is None):  # another host's, of later
+        return False
+    return await tools.repo.is_ancestor(commit, there)
 
 
 async def _follow(tools: Tools) -> str:

@@ -28,11 +28,12 @@ LEFTOVER_GRACE_S = 3.0
 async def recover(tools: Tools) -> list[str]:
     """At a run's start: everything dead processes of this host left is taken back; what was done, in words.
 
-    A worker of this host is dead when its machine has started again since or its process (pid and the
-    kernel's start time) is gone. Its agents are ended before its claims are given back.
+    A worker of this host is dead when its process (pid and the kernel's start time) is gone, or, where
+    nobody else can have written its record, when its machine has started again since. Its agents are
+    ended before its claims are given back.
     """
     done = await rescue_from_dead(tools, tools.host)
-    if not [w for w in await tools.store.workers.list_workers() if w.host == tools.host and not _dead(w)]:
+    if not [w for w in await tools.store.workers.list_workers() if w.host == tools.host and _is_at_work(w)]:
         await clear_stale_locks(tools.repo, [branch_ref(target_of(tools))])
         await finish_publishing(tools.repo)
         await clear_leftovers(tools.places.worktrees)
@@ -55,9 +56,7 @@ async def patrol(tools: Tools) -> None:
 async def rescue_from_dead(tools: Tools, host: str) -> list[str]:
     """Claims of this host's dead workers are queued again, their attempts given back."""
     workers = await tools.store.workers.list_workers()
-    # A SQLite file has one machine: a worker of another boot is dead there, whatever the machine is called now.
-    rebooted = [w for w in workers if tools.local_lease_clock and w.process.boot_id != boot_id()]
-    dead = [w for w in workers if w in rebooted or (w.host == host and _dead(w))]
+    dead = [w for w in workers if _is_dead(w, host, one_machine=tools.local_lease_clock)]
     if not dead:
         return []
     ids = {w.id for w in dead}
@@ -89,8 +88,19 @@ async def _take_back(tools: Tools, held: Held, *, dead: bool) -> bool:
     return await tools.store.claims.rescue(held, dead=dead)
 
 
-def _dead(worker: Worker) -> bool:
-    return worker.process.boot_id != boot_id() or not is_alive(worker.process)
+def _is_dead(worker: Worker, host: str, *, one_machine: bool) -> bool:
+    """Whether the worker's process is proven to be gone.
+
+    A SQLite file has one machine: a worker of another boot is dead there, whatever the machine is called now.
+    Elsewhere another boot may be another machine of the same name, so only its lease tells.
+    """
+    if worker.process.boot_id != boot_id():
+        return one_machine
+    return worker.host == host and not is_alive(worker.process)
+
+
+def _is_at_work(worker: Worker) -> bool:
+    return worker.process.boot_id == boot_id() and is_alive(worker.process)
 
 
 async def every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:

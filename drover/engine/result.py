@@ -9,6 +9,7 @@ from anyio import to_thread
 from drover.domain.errors import AttemptFailed
 from drover.domain.models import AgentReport, Commit, Worktree
 from drover.domain.verdicts import Outcome
+from drover.engine import carrying
 from drover.engine.steps import Run
 from drover.git.command import shown
 from drover.git.commit import make_commit, take_tree, task_message
@@ -54,6 +55,8 @@ async def take(run: Run, tree: Worktree, report: AgentReport) -> Commit:
     ref = attempt_ref(task.id, run.claim.fence)
     old = (await tools.repo.read_refs([ref]))[ref]
     await tools.repo.update_refs([RefChange(ref=ref, new=oid, old=old)], since=(tree.base,))
+    if tools.shared:
+        await carrying.push_result(tools, run.claim, oid)
     paths = tuple(taken.paths)
     return Commit(
         oid=oid,

@@ -28,7 +28,7 @@ async def hold(run: Run, tree: Worktree) -> AgentReport:
     tools, task = run.tools, run.claim.task
     agent = tools.find_agent(tools.agent_of(task))
     history = [a for a in await tools.store.claims.attempts(task.id) if a.fence < run.claim.fence]
-    adopted = _ended_unseen(history, task)
+    adopted = _ended_unseen(history, task, tools.places.state)
     log_dir = Path(adopted.log) if adopted and adopted.log else tools.places.logs(task.id, run.claim.fence)
     log_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     session_id, spent = _session(history, agent.name, task)
@@ -153,11 +153,16 @@ class _Host(AgentHost):
         await self._run.tools.store.orders.told(self._run.claim, [word], "session")
 
 
-def _ended_unseen(history: Sequence[Attempt], task: Task) -> Attempt | None:
-    """The last execution of this attempt, if its agent ended by itself while drover was not there to see it."""
+def _ended_unseen(history: Sequence[Attempt], task: Task, state: Path) -> Attempt | None:
+    """The last execution of this attempt, if its agent ended by itself while drover was not there to see it.
+
+    Only here, in the clone whose ``state`` that is: what it did elsewhere is not in the files that are here.
+    """
     mine = [a for a in history if a.attempt == task.attempt and a.log is not None]
     if not mine or mine[-1].outcome not in (None, Outcome.INTERRUPTED):
         return None  # what has been reported (a limit, say) was seen
+    if not Path(str(mine[-1].log)).is_relative_to(state):
+        return None
     record = adopt(Path(str(mine[-1].log)) / "exit.json")
     if record is None or record.stopped or record.timed_out or record.stalled or record.lost or record.signal:
         return None

@@ -35,6 +35,18 @@ def step(work: Callable[Concatenate[Run, P], Awaitable[R]]) -> Step[P, R]:
     return Step(name=name, work=work, result=get_type_hints(work)["return"])
 
 
+@dataclass(frozen=True)
+class Moved:
+    """What a claim found that goes on with work begun on another host, or in another clone.
+
+    ``work`` is the commit that holds it; empty when nothing was saved.
+    """
+
+    host: str  # where it was begun
+    origin: str  # what it goes on from, in words
+    work: str = ""
+
+
 @dataclass
 class Run:
     """One claim being lived: call it with a step, and the step is done or recalled."""
@@ -46,6 +58,7 @@ class Run:
     lease_until: int = 0
     doing: str = ""  # the name of the step under way
     alive_at: int | None = None  # the agent's last sign of life, unix ms
+    moved: Moved | None = None
     results: dict[str, Frozen] = field(default_factory=dict)  # of the steps done or recalled so far
 
     def __post_init__(self) -> None:

@@ -43,6 +43,10 @@ class Places:
         """Names the work that an attempt began with, from before it was brought onto the attempt's base."""
         return self.worktrees / f".{task_id}.carry"
 
+    def fence(self, task_id: str) -> Path:
+        """Holds the fence of the last claim whose work is in the clone that is here."""
+        return self.worktrees / f".{task_id}.fence"
+
     def set_up(self, task_id: str) -> Path:
         """Records of what after_create has done in the clone that is there; goes before the clone does."""
         return self.worktrees / f".{task_id}.set-up"
@@ -96,6 +100,16 @@ class Tools:
     publishing: anyio.Lock = field(default_factory=anyio.Lock)  # one publishing at a time in this process
     upstream: Upstream = field(default_factory=Upstream)
     local_lease_clock: bool = True  # whether leases are measured by this machine's own clock
+
+    @property
+    def shared(self) -> bool:
+        """Whether other hosts may land on the target: then the remote's branch is the lane of all."""
+        return self.settings.landing.push is not None and not self.local_lease_clock
+
+    @property
+    def remote(self) -> str:
+        """Where landings are pushed to. Only where there is such a place."""
+        return str(self.settings.landing.push)
 
     def agent_of(self, task: Task) -> str:
         return task.agent or self.settings.agent

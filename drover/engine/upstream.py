@@ -17,6 +17,7 @@ class Upstream:
     asked: bool = False  # whether ``tip`` is known at all
     tip: str | None = None  # where its branch was when last fetched from or pushed to; None: it had none
     why: str = ""  # it was not reached
+    saved: dict[str, str] = field(default_factory=dict)  # work in progress that it has of ours: ref → commit
     _quiet_until: float = 0.0  # of the event loop's clock
 
     @property

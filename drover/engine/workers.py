@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import anyio
@@ -13,7 +14,7 @@ from drover.domain.errors import AttemptFailed, DiskFull, DroverError, GitError,
 from drover.domain.models import Claim, Worker
 from drover.domain.policy import heartbeat_ms
 from drover.domain.verdicts import Completed, Parked, Released, Retry, Verdict, judge
-from drover.engine import ports, publishing, reaper, space, workplace
+from drover.engine import carrying, hosts, ports, publishing, reaper, space, workplace
 from drover.engine.life import live
 from drover.engine.steps import Run
 from drover.engine.tools import Tools
@@ -28,7 +29,7 @@ PUBLISH_EVERY_S = 2.0  # how often an operator's checkout that is in the way is 
 LIFE_GRACE_S = 3.0
 FINISH_S = 3.0  # of the farewell, for what has landed
 AFTER_LANDING: tuple[HookName, ...] = ("post_land", "before_remove")
-SNAPSHOT_EVERY_S = 60.0  # how much of an agent's work a lost machine can cost at most
+TIDY_EVERY_S = 60.0  # how soon the remote is rid of what was kept there of finished tasks
 
 
 class Scope(NamedTuple):
@@ -77,9 +78,14 @@ class Crew:
             group.start_soon(self._end_when_stopped, group.cancel_scope, name="stop")
             group.start_soon(reaper.patrol, self._tools, name="reaper")
             group.start_soon(self._keep_publishing, name="publisher")
+            group.start_soon(hosts.keep_seen, self._tools, name="presence")
+            if self._tools.shared:
+                group.start_soon(reaper.every, TIDY_EVERY_S, partial(carrying.tidy, self._tools), name="tidier")
             async with anyio.create_task_group() as crew:
                 for worker in self._workers:
                     crew.start_soon(self._serve, worker, name=f"worker {worker.id}")
+            if self._tools.shared:
+                await carrying.tidy(self._tools)
             group.cancel_scope.cancel()
 
     async def _end_when_stopped(self, scope: anyio.CancelScope) -> None:
@@ -193,6 +199,8 @@ class Crew:
 
         async def life(scope: anyio.CancelScope) -> None:
             try:
+                if tools.shared:
+                    await carrying.arrive(run)
                 outcome.append(await live(run))
             except LeaseLost as lost:
                 outcome.append(lost)
@@ -258,9 +266,9 @@ class Crew:
     async def _keep_saving(self, run: Run) -> None:
         """While the agent works, save what it has written now and then."""
         while True:
-            await anyio.sleep(SNAPSHOT_EVERY_S)
+            await anyio.sleep(self._tools.settings.snapshot_every_ms / 1000)
             if run.doing == "let_agent_work":
-                await self._save(run.claim)
+                await self._save(run.claim, carrying.push_snapshot)
 
     async def _farewell(self, claim: Claim, verdict: Verdict) -> None:
         """Save the work where it has not landed, then settle."""
@@ -307,11 +315,29 @@ class Crew:
             if task.fence == claim.fence:  # cancelled, paused or reset; nobody has begun in its place
                 await self._save(claim)
                 await self._tools.store.orders.stopped(claim)
+            elif self._tools.shared:
+                await self._keep_left(claim)
             await self._tools.store.ports.free(claim)
 
-    async def _save(self, claim: Claim) -> None:
+    async def _keep_left(self, claim: Claim) -> None:
+        """Another host goes on with the task; what is in the clone here stays on a ref."""
+        tools = self._tools
+        if (carrying.read_fence(tools, claim.task_id) or 0) > claim.fence:
+            return  # it came back, and who took it here has kept it already
+        bases = [a.base for a in await tools.store.claims.attempts(claim.task_id) if a.fence == claim.fence]
         try:
-            await workplace.save(self._tools, claim.task)
+            await carrying.keep_left(tools, claim.task, claim.fence, bases[0] if bases else None)
+        except (DroverError, OSError) as trouble:
+            log.warning("%s: what was done here is only in the clone: %s", claim.task_id, trouble)
+
+    async def _save(
+        self, claim: Claim, push: Callable[[Tools, Claim, str], Awaitable[None]] = carrying.push_last_snapshot
+    ) -> None:
+        """Save the work in the clone on a ref; where other hosts may go on with it, on the remote as well."""
+        try:
+            saved = await workplace.save(self._tools, claim.task)
+            if saved is not None and self._tools.shared:
+                await push(self._tools, claim, saved)
         except (DroverError, OSError) as trouble:
             # The clone itself stays where it is, so nothing is lost by this.
             log.warning("%s: no snapshot: %s", claim.task_id, trouble)

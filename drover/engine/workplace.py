@@ -12,7 +12,7 @@ from anyio import to_thread
 from drover.domain.errors import AttemptFailed, GitError, LeaseLost
 from drover.domain.models import Task, Worktree
 from drover.domain.verdicts import Outcome
-from drover.engine import hooks, lane
+from drover.engine import carrying, hooks, lane
 from drover.engine.steps import Run
 from drover.engine.tools import Tools
 from drover.git.commit import task_message
@@ -31,6 +31,8 @@ async def prepare(run: Run) -> Worktree:
     """The clone for this attempt, with nobody of an earlier execution alive in it; it survives a power cut."""
     tree = await _prepare(run)
     await to_thread.run_sync(sync_filesystem, run.tools.places.worktrees)
+    if run.tools.shared:
+        await to_thread.run_sync(carrying.write_fence, run.tools, run.claim)
     return tree
 
 
@@ -86,6 +88,9 @@ async def _put_away(run: Run) -> None:
 async def _carried_work(run: Run, path: Path) -> str | None:
     """What an earlier attempt left, as a commit on its base; None when there is nothing to carry."""
     tools, task = run.tools, run.claim.task
+    if run.moved is not None:
+        await _discard(run)  # arrived from elsewhere; what was here before is on a ref
+        return run.moved.work or None
     note = tools.places.carry(task.id)
     under_way = _read_carry(note, task.attempt)
     if under_way is None and path.is_dir():

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from drover.domain.errors import GitError
+from drover.domain.errors import GitError, Unreachable
 from drover.git.command import NETWORK, Place, network_environment, operator_environment
 from drover.git.landing import branch_ref
 from drover.git.repo import Repo, check_ref
 
 NETWORK_S = 300.0  # for one conversation with a remote, a large push included
 LOOK_S = 30.0  # for a question that is answered in one line
-
-
-class Unreachable(GitError):
-    """The remote does not answer, or does not let us in; the same call may succeed later."""
-
-    code = "remote"
+_NO_SUCH_REF = "find remote ref"  # in any version of git, in the language that we ask for
 
 
 def fetched_ref(remote: str, branch: str) -> str:
@@ -26,20 +21,27 @@ def fetched_ref(remote: str, branch: str) -> str:
 async def look_at(repo: Repo, remote: str, branch: str) -> str | None:
     """Where the remote's branch is now; None when it has none. Raises Unreachable."""
     ref = branch_ref(branch)
-    text = await _ask(await _place(repo), remote, "ls-remote", "--refs", "--end-of-options", remote, ref)
+    text = await ask(await network_place(repo), remote, "ls-remote", "--refs", "--end-of-options", remote, ref)
     return next((line.split("\t")[0] for line in text.splitlines() if line.endswith(f"\t{ref}")), None)
 
 
 async def fetch(repo: Repo, remote: str, branch: str) -> str | None:
     """The tip of the remote's branch, with all of its history here; None when it has none. Raises Unreachable."""
-    if await look_at(repo, remote, branch) is None:
-        return None
     kept = fetched_ref(remote, branch)
-    quiet = ("--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--no-auto-maintenance", "--refmap=")
-    place = (await _place(repo)).using("core.fsync=all")
-    refspec = f"+{branch_ref(branch)}:{kept}"
-    await _ask(place, remote, "fetch", "-q", *quiet, "--end-of-options", remote, refspec, timeout_s=NETWORK_S)
+    try:
+        await fetch_refs(repo, remote, f"+{branch_ref(branch)}:{kept}")
+    except Unreachable as error:
+        if _NO_SUCH_REF in error.stderr:
+            return None
+        raise
     return (await repo.read_refs([kept]))[kept]
+
+
+async def fetch_refs(repo: Repo, remote: str, *refspecs: str) -> None:
+    """Fetch into refs of drover's own, with all of their history; a pattern may match nothing. Raises Unreachable."""
+    quiet = ("--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--no-auto-maintenance", "--refmap=")
+    place = (await network_place(repo)).using("core.fsync=all")
+    await ask(place, remote, "fetch", "-q", *quiet, "--end-of-options", remote, *refspecs, timeout_s=NETWORK_S)
 
 
 async def push(repo: Repo, remote: str, branch: str, *, new: str, old: str | None) -> bool:
@@ -56,10 +58,10 @@ async def push(repo: Repo, remote: str, branch: str, *, new: str, old: str | Non
     argv = ("push", *options, "--end-of-options", remote, f"{new}:{ref}")
     refusal = ""
     try:
-        await (await _place(repo)).git(*argv, timeout_s=NETWORK_S)
+        await (await network_place(repo)).git(*argv, timeout_s=NETWORK_S)
         return True
     except GitError as error:
-        refusal = _reason(error)
+        refusal = reason_of(error)
     found = await look_at(repo, remote, branch)  # the outcome is unknown until the remote has been asked
     if found == new:
         return True
@@ -68,21 +70,23 @@ async def push(repo: Repo, remote: str, branch: str, *, new: str, old: str | Non
     raise GitError(f"{remote} does not take the push: {refusal}")
 
 
-async def _place(repo: Repo) -> Place:
+async def network_place(repo: Repo) -> Place:
+    """Where git talks to a remote as the operator would."""
     operators = Place(repo.root, operator_environment(), NETWORK)
     ssh = await operators.line("config", "--get", "core.sshCommand", ok=(0, 1))
     return Place(repo.root, network_environment(ssh), NETWORK)
 
 
-async def _ask(place: Place, remote: str, *argv: str, timeout_s: float = LOOK_S) -> str:
+async def ask(place: Place, remote: str, *argv: str, timeout_s: float = LOOK_S) -> str:
+    """What a command that talks to the remote printed. Raises Unreachable when it failed."""
     try:
         done = await place.git(*argv, timeout_s=timeout_s)
     except GitError as error:
-        raise Unreachable(f"{remote} cannot be reached: {_reason(error)}", stderr=error.stderr) from error
+        raise Unreachable(f"{remote} cannot be reached: {reason_of(error)}", stderr=error.stderr) from error
     return done.stdout.decode("utf-8", "backslashreplace").rstrip("\n")
 
 
-def _reason(error: GitError) -> str:
+def reason_of(error: GitError) -> str:
     """The line of git's or the remote's words that says why."""
     lines = [line.strip() for line in error.stderr.splitlines() if line.strip()]
     told = [line for line in lines if line.startswith(("remote:", "fatal:", "error:", "ssh:", "!"))]

@@ -12,6 +12,7 @@ from drover.git.worktree import ensure_worktree
 
 WIP = "refs/drover/wip"
 ATTEMPTS = "refs/drover/attempts"
+SNAPSHOTS = "refs/drover/snapshots"  # of executions on any host, by fence
 
 
 class Snapshot(Frozen):
@@ -78,7 +79,7 @@ async def list_snapshots(repo: Repo, *, task_id: str | None = None) -> tuple[Sna
 
 async def list_kept(repo: Repo, *, task_id: str | None = None) -> tuple[Kept, ...]:
     """Every snapshot and every attempt's result, or those of one task, the oldest first."""
-    below = [place if task_id is None else f"{place}/{task_id}" for place in (WIP, ATTEMPTS)]
+    below = [place if task_id is None else f"{place}/{task_id}" for place in (WIP, ATTEMPTS, SNAPSHOTS)]
     form = "--format=%(refname) %(objectname) %(committerdate:unix)"
     text = await repo.refs_place.line("for-each-ref", form, *below)
     kept = []

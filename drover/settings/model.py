@@ -81,6 +81,7 @@ Lanes = Annotated[int, _lanes[0], _lanes[1]]
 SessionTime = Annotated[int, _duration, AfterValidator(_between(100, 7 * DAY, format_duration))]
 LeaseTime = Annotated[int, _duration, AfterValidator(_between(500, DAY, format_duration))]
 StallTime = Annotated[int, _duration, AfterValidator(_between(100, 7 * DAY, format_duration, or_zero=True))]
+SnapshotTime = Annotated[int, _duration, AfterValidator(_between(100, DAY, format_duration))]
 LogSize = Annotated[
     int, BeforeValidator(_written(parse_size, "64M")), AfterValidator(_between(64 * KIB, 100 * GIB, format_size))
 ]
@@ -160,7 +161,9 @@ class Settings(Frozen):
     task_timeout_ms: SessionTime = Field(60 * MINUTE, alias="task_timeout")
     claim_timeout_ms: LeaseTime = Field(5 * MINUTE, alias="claim_timeout")
     stall_timeout_ms: StallTime = Field(15 * MINUTE, alias="stall_timeout")
+    snapshot_every_ms: SnapshotTime = Field(MINUTE, alias="snapshot_every")
     max_attempts: Attempts = 3
+    host: Text | None = None
     database_url: Annotated[str, AfterValidator(check_url)] | None = None
     operator: Text | None = None
     guidelines: str = ""

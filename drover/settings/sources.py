@@ -24,6 +24,7 @@ ENVIRONMENT = (
     ("DROVER_CLAIM_TIMEOUT", "claim_timeout"),
     ("DROVER_STALL_TIMEOUT", "stall_timeout"),
     ("DROVER_MAX_ATTEMPTS", "max_attempts"),
+    ("DROVER_HOST", "host"),
     ("DROVER_DATABASE_URL", "database_url"),
     ("DBOS_SYSTEM_DATABASE_URL", "database_url"),
     ("DROVER_OPERATOR", "operator"),

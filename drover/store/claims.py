@@ -212,6 +212,23 @@ class Claims:
 
         await self._database.write(verb)
 
+    async def move(self, claim: Claim, *, origin: str, begin_anew: bool, **data: Value) -> None:
+        """Record that work begun on another host goes on here, ``origin`` says from what.
+
+        ``begin_anew``: the attempt's steps are forgotten, for what they made did not come along.
+        """
+
+        async def verb(tx: Transaction) -> None:
+            now = self._clock.now()
+            lease_until = tx.lease_now + self.lease_ms
+            await self._fenced(tx, "renew_lease", claim, lease_until=lease_until, lease_now=tx.lease_now)
+            if begin_anew:
+                await tx.run("forget_steps", task_id=claim.task_id, attempt=claim.task.attempt)
+            await tx.run("note_origin", task_id=claim.task_id, fence=claim.fence, origin=origin)
+            await _tell(tx, "task.moved", now, claim.task, claim.worker_id, origin=origin, **data)
+
+        await self._database.write(verb)
+
     # ------------------------------------------------------------ closing
 
     async def settle(self, claim: Claim, verdict: Verdict) -> Task:

@@ -168,6 +168,29 @@ class Landings:
 
         return [landing_of(row) for row in await self._database.read(verb)]
 
+    # ------------------------------------------------------------ the lane of many hosts
+
+    async def take_lane(self, target: str, holder: str, *, for_ms: int) -> bool:
+        """Take the turn to land on a target, or keep it for longer; False while somebody else has it.
+
+        It ends by itself after ``for_ms``, so a holder may find that others have landed meanwhile.
+        """
+
+        async def verb(tx: Transaction) -> bool:
+            until = tx.lease_now + for_ms
+            return await tx.run("take_lane", target=target, holder=holder, until=until, lease_now=tx.lease_now) == 1
+
+        return await self._database.write(verb)
+
+    async def leave_lane(self, target: str, holder: str) -> None:
+        """Give the turn to land to whoever waits. Nothing happens when it is not the holder's any more."""
+
+        async def verb(tx: Transaction) -> None:
+            await tx.run("leave_lane", target=target, holder=holder)
+            tx.ring()
+
+        await self._database.write(verb)
+
     # ------------------------------------------------------------ proofs
 
     async def find_proof(self, tree: str, command: str) -> Proof | None:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from drover.domain.clock import Clock
 from drover.domain.models import ProcessIdentity, Run, Worker
 from drover.store.database import Database, Row, Transaction, Value
 from drover.store.events import tell
 from drover.store.rows import run_of
+
+
+class OtherHost(NamedTuple):
+    """A run on another host. ``push``: the remote it lands on; None when it lands where nobody else sees it."""
+
+    host: str
+    push: str | None
+    target: str | None
 
 
 class Workers:
@@ -33,6 +42,7 @@ class Workers:
                 workers=run.workers,
                 host=run.host,
                 process=run.process,
+                push=run.push,
                 now=now,
             )
             for worker in workers:
@@ -45,6 +55,7 @@ class Workers:
                     pid=worker.process.pid,
                     process_started=worker.process.started,
                     now=now,
+                    seen_at=tx.lease_now,
                 )
             await tell(
                 tx,
@@ -76,6 +87,30 @@ class Workers:
             await tx.run("stop_worker", id=worker_id, now=self._clock.now())
 
         await self._database.write(verb)
+
+    async def note_seen(self, run_id: str, *, unseen_ms: int) -> None:
+        """The run's workers are there. Others that were not seen for ``unseen_ms`` and hold nothing have stopped."""
+
+        async def verb(tx: Transaction) -> None:
+            await tx.run("note_seen", run_id=run_id, seen_at=tx.lease_now)
+            await tx.run("stop_unseen", before=tx.lease_now - unseen_ms, now=self._clock.now())
+
+        await self._database.write(verb)
+
+    async def others_at_work(self, host: str, *, within_ms: int) -> list[OtherHost]:
+        """Runs on other hosts that were seen within the time."""
+
+        async def verb(tx: Transaction) -> list[Row]:
+            return await tx.all("list_others_at_work", host=host, since=tx.lease_now - within_ms)
+
+        return [
+            OtherHost(
+                str(row["host"]),
+                str(row["push"]) if row["push"] is not None else None,
+                str(row["target"]) if row["target"] is not None else None,
+            )
+            for row in await self._database.read(verb)
+        ]
 
     async def list_workers(self) -> list[Worker]:
         """Workers that were not recorded as stopped: at work, or dead."""

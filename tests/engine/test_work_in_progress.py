@@ -11,7 +11,7 @@ import pytest
 from drover.domain.clock import SystemClock
 from drover.domain.errors import NotFound, WrongState
 from drover.domain.states import State
-from drover.engine import reaper, workers, workplace
+from drover.engine import reaper, workplace
 from drover.git.snapshot import list_kept
 from tests.engine.places import Site, run_until
 
@@ -92,10 +92,9 @@ async def test_a_task_taken_from_its_agent_leaves_its_work_on_a_ref(site: Site, 
         assert site.git("show", "main:src/work.txt") == "half", "what was begun again was carried over"
 
 
-async def test_work_is_saved_now_and_then_while_the_agent_works(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "SNAPSHOT_EVERY_S", 0.1)
+async def test_work_is_saved_now_and_then_while_the_agent_works(site: Site) -> None:
     site.says(f"{WORK}; while [ ! -e {site.top}/go ]; do sleep 0.05; done")
-    async with site.open() as drover:
+    async with site.open(snapshot_every="100ms") as drover:
         task = await drover.add("Works long")
 
         async def look() -> None:

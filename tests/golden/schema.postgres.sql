@@ -23,6 +23,7 @@ TABLE attempts
     error text COLLATE "C"
     log text COLLATE "C"
     base text COLLATE "C"
+    origin text COLLATE "C"
     attempts_task_id_fkey: FOREIGN KEY (task_id) REFERENCES tasks(id)
     attempts_worker_id_fkey: FOREIGN KEY (worker_id) REFERENCES workers(id)
     attempts_pkey: PRIMARY KEY (task_id, fence)
@@ -83,6 +84,12 @@ TABLE landings
     landings_pkey: PRIMARY KEY (task_id, attempt, fence)
     CREATE INDEX landings_open ON landings USING btree (target) WHERE (state = ANY (ARRAY['intent'::text, 'landed'::text]))
 
+TABLE lanes
+    target text COLLATE "C" NOT NULL
+    holder text COLLATE "C" NOT NULL
+    until bigint NOT NULL
+    lanes_pkey: PRIMARY KEY (target)
+
 TABLE limits
     agent text COLLATE "C" NOT NULL
     until bigint NOT NULL
@@ -128,6 +135,7 @@ TABLE runs
     process text COLLATE "C" NOT NULL
     started_at bigint NOT NULL
     finished_at bigint
+    push text COLLATE "C"
     runs_epic_id_fkey: FOREIGN KEY (epic_id) REFERENCES epics(id)
     runs_pkey: PRIMARY KEY (id)
 
@@ -248,6 +256,7 @@ TABLE workers
     process_started bigint NOT NULL
     started_at bigint NOT NULL
     stopped_at bigint
+    seen_at bigint NOT NULL DEFAULT 0
     workers_run_id_fkey: FOREIGN KEY (run_id) REFERENCES runs(id)
     workers_pkey: PRIMARY KEY (id)
     CREATE INDEX workers_at_work ON workers USING btree (host) WHERE (stopped_at IS NULL)

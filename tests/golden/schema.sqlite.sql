@@ -22,7 +22,7 @@ CREATE TABLE attempts (
     model text NOT NULL DEFAULT '',
     error text,
     log text,
-    base text,
+    base text, origin text,
     PRIMARY KEY (task_id, fence)
 )  WITHOUT ROWID ;
 
@@ -81,6 +81,12 @@ CREATE TABLE landings (
 
 CREATE INDEX landings_open ON landings (target) WHERE state IN ('intent', 'landed');
 
+CREATE TABLE lanes (
+    target text NOT NULL PRIMARY KEY,
+    holder text NOT NULL,
+    until bigint NOT NULL
+)  WITHOUT ROWID ;
+
 CREATE TABLE limits (
     agent text NOT NULL PRIMARY KEY,
     until bigint NOT NULL,
@@ -127,7 +133,7 @@ CREATE TABLE runs (
     process text NOT NULL,
     started_at bigint NOT NULL,
     finished_at bigint
-);
+, push text);
 
 CREATE TABLE steps (
     task_id text NOT NULL REFERENCES tasks (id),
@@ -247,6 +253,6 @@ CREATE TABLE workers (
     process_started bigint NOT NULL,
     started_at bigint NOT NULL,
     stopped_at bigint
-);
+, seen_at bigint NOT NULL DEFAULT 0);
 
 CREATE INDEX workers_at_work ON workers (host) WHERE stopped_at IS NULL;

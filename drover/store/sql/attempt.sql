@@ -9,6 +9,9 @@ UPDATE attempts
        resumed = :resumed, agent_started_at = coalesce(agent_started_at, :now), log = :log, base = :base
  WHERE task_id = :task_id AND fence = :fence;
 
+-- name: note_origin
+UPDATE attempts SET origin = :origin WHERE task_id = :task_id AND fence = :fence;
+
 -- name: note_session
 UPDATE attempts SET session_id = :session_id WHERE task_id = :task_id AND fence = :fence;
 

@@ -39,3 +39,12 @@ VALUES (:tree_oid, :command, :passed, :exit_code, :duration_ms, :retries, :log, 
 ON CONFLICT (tree_oid, command) DO UPDATE
    SET passed = excluded.passed, exit_code = excluded.exit_code, duration_ms = excluded.duration_ms,
        retries = excluded.retries, log = excluded.log, at = excluded.at;
+
+-- name: take_lane
+-- The turn to land, when nobody has it or its holder's has ended. Its holder may have it for longer.
+INSERT INTO lanes (target, holder, until) VALUES (:target, :holder, :until)
+ON CONFLICT (target) DO UPDATE SET holder = excluded.holder, until = excluded.until
+ WHERE lanes.holder = excluded.holder OR lanes.until <= CAST(:lease_now AS bigint);
+
+-- name: leave_lane
+DELETE FROM lanes WHERE target = :target AND holder = :holder;

@@ -1,16 +1,34 @@
 -- name: add_worker
-INSERT INTO workers (id, run_id, host, boot_id, pid, process_started, started_at)
-VALUES (:id, :run_id, :host, :boot_id, :pid, :process_started, :now);
+INSERT INTO workers (id, run_id, host, boot_id, pid, process_started, started_at, seen_at)
+VALUES (:id, :run_id, :host, :boot_id, :pid, :process_started, :now, :seen_at);
 
 -- name: stop_worker
 UPDATE workers SET stopped_at = :now WHERE id = :id AND stopped_at IS NULL;
+
+-- name: note_seen
+-- A worker that was taken for gone and says that it is there is there.
+UPDATE workers SET seen_at = :seen_at, stopped_at = NULL WHERE run_id = :run_id;
+
+-- name: stop_unseen
+-- Workers that hold nothing and were not seen since.
+UPDATE workers SET stopped_at = :now
+ WHERE stopped_at IS NULL AND seen_at < :before
+   AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.state = 'running' AND t.claimed_by = workers.id);
+
+-- name: list_others_at_work
+-- Runs on other hosts whose workers were seen since.
+SELECT w.host, r.push, r.target, max(w.seen_at) AS seen_at
+  FROM workers w JOIN runs r ON r.id = w.run_id
+ WHERE w.stopped_at IS NULL AND w.host <> :host AND w.seen_at >= :since
+ GROUP BY w.host, r.push, r.target
+ ORDER BY w.host;
 
 -- name: list_workers
 SELECT * FROM workers WHERE stopped_at IS NULL ORDER BY started_at, id;
 
 -- name: add_run
-INSERT INTO runs (id, epic_id, task_ids, target, workers, host, process, started_at)
-VALUES (:id, :epic_id, :task_ids, :target, :workers, :host, :process, :now);
+INSERT INTO runs (id, epic_id, task_ids, target, workers, host, process, push, started_at)
+VALUES (:id, :epic_id, :task_ids, :target, :workers, :host, :process, :push, :now);
 
 -- name: finish_run
 UPDATE runs SET finished_at = :now WHERE id = :id AND finished_at IS NULL;

@@ -1,0 +1,92 @@
+"""The lane that hosts share: the target branch of the remote, on which one lands at a time.
+
+With a store that many hosts use, what stands on the remote's branch has landed and nothing else has. The
+lane in each repository follows it. Whose turn it is to land is said by the database, so that hosts do
+not overtake each other all the time; that nobody lands over another is refused by the remote itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import anyio
+
+from drover.domain.errors import LeaseLost, StoreUnavailable, Unreachable
+from drover.domain.models import Claim
+from drover.engine.tools import Tools
+from drover.git import remote
+from drover.git.landing import Lease, lease_ref
+from drover.git.remote_work import push_landing, raise_remote_lease
+from drover.git.repo import RefMoved
+
+log = logging.getLogger(__name__)
+
+TURN_MS = 30_000  # after which the turn of a host that does not come back is another's
+LOOK_AGAIN_S = 1.0  # the safety net behind the bell
+
+
+@asynccontextmanager
+async def turn(tools: Tools, branch: str) -> AsyncGenerator[None]:
+    """One landing at a time among all hosts; whoever takes longer than its turn is no longer alone."""
+    store, holder = tools.store, f"{tools.host} {secrets.token_hex(4)}"
+    for_ms = min(TURN_MS, store.claims.lease_ms)
+    while True:
+        ticket = store.bell.ticket()
+        if await store.landings.take_lane(branch, holder, for_ms=for_ms):
+            break
+        await store.bell.wait(ticket, LOOK_AGAIN_S)
+    try:
+        yield
+    finally:
+        with anyio.move_on_after(TURN_MS / 1000, shield=True):
+            try:
+                await store.landings.leave_lane(branch, holder)
+            except StoreUnavailable as trouble:  # it ends by itself
+                log.info("%s", trouble.message)
+
+
+async def look(tools: Tools, branch: str) -> str | None:
+    """Where the remote's branch is now, fetched; None when it has none. Raises Unreachable."""
+    upstream = tools.upstream
+    async with upstream.turn:
+        if upstream.resting:
+            raise Unreachable(upstream.why)
+        try:
+            upstream.tip = await remote.fetch(tools.repo, tools.remote, branch)
+        except Unreachable as away:
+            upstream.rest(away.message)
+            raise
+        upstream.asked = True
+        return upstream.tip
+
+
+async def raise_lease(tools: Tools, claim: Claim, lease: Lease, *, believed: str | None) -> None:
+    """The remote knows that only this claim may land its task. Raises LeaseLost when a later one may, Unreachable."""
+    try:
+        await raise_remote_lease(tools.repo, tools.remote, claim.task_id, lease, believed=believed)
+    except RefMoved as moved:
+        raise LeaseLost(f"{claim.task_id}: {moved.ref} of {tools.remote} is held by a later claim") from moved
+
+
+async def push(tools: Tools, claim: Claim, lease: Lease, *, branch: str, new: str) -> bool:
+    """Bring the remote's branch to ``new``, in whose history it was when last looked at; False when it moved since.
+
+    Raises LeaseLost when a later claim may land the task, Unreachable when nobody knows whether it has landed.
+    """
+    upstream = tools.upstream
+    async with upstream.turn:
+        old, upstream.asked = upstream.tip, False  # until the outcome is known
+        outcome = await push_landing(
+            tools.repo, tools.remote, branch, new=new, old=old, task_id=claim.task_id, lease=lease
+        )
+        if outcome == "landed":
+            upstream.tip, upstream.asked = new, True
+            return True
+    if outcome == "fenced":
+        # Ours was never told there, or was taken away by a push of ours that was cut off.
+        log.info("%s: %s of %s is not at fence %d", claim.task_id, lease_ref(claim.task_id), tools.remote, lease.fence)
+        await raise_lease(tools, claim, lease, believed=None)
+    return False

@@ -1,0 +1,142 @@
+"""Hosts that share a backlog: whatever host dies where, every task lands once, on the remote."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import anyio
+import asyncpg
+import pytest
+
+from tests import postgres_server
+from tests.e2e.fleet import Fleet, Host, git, make_fleet
+from tests.postgres_server import NoServer
+
+TOML = 'claim_timeout = "4s"\nsnapshot_every = "300ms"\n[landing]\npush = "origin"\n'
+_numbers = itertools.count()
+
+MakeFleet = Callable[..., Fleet]
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """A database of its own."""
+    try:
+        server = postgres_server.shared()
+    except NoServer as reason:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"no Postgres: {reason}")
+        pytest.skip(f"no Postgres: {reason}")
+    name = f"fleet{os.getpid()}_{next(_numbers)}"
+    anyio.run(say, server.url(), f"CREATE DATABASE {name}")
+    yield server.url(name)
+    anyio.run(say, server.url(), f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def say(url: str, sql: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(sql)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+def make(tmp_path: Path, url: str) -> Iterator[MakeFleet]:
+    made: list[Fleet] = []
+
+    def call(toml: str = TOML, **env: str) -> Fleet:
+        made.append(make_fleet(tmp_path, url, toml))
+        made[-1].env.update(env)
+        return made[-1]
+
+    yield call
+    for fleet in made:
+        fleet.end()
+
+
+def add(host: Host, title: str, *argv: str) -> str:
+    return host.drover("add", title, "-q", *argv).stdout.strip()
+
+
+def ends_in_order(fleet: Fleet, host: Host) -> None:
+    """What must hold at the end of every story here."""
+    tasks = host.json("list")
+    assert {t["status"] for t in tasks} == {"completed"}
+    landed = fleet.landed()
+    assert {t["id"]: landed[t["id"]] for t in tasks} == {t["id"]: 1 for t in tasks}, "each landed once on the remote"
+    for task in tasks:
+        assert git(fleet.remote, "merge-base", "--is-ancestor", task["landed_commit"], "main") == ""
+        assert git(fleet.remote, "show", f"main:tasks/{task['id']}.txt")
+    git(fleet.remote, "fsck", "--strict", "--no-dangling")
+
+
+def of_others(host: Host, task: str) -> list[dict[str, str]]:
+    """The executions that went on with what another host had begun."""
+    return [a for a in host.json("info", task)["attempts_log"] if a["origin"]]
+
+
+def bundle(fleet: Fleet, count: int) -> None:
+    """Tasks, every third behind the one before it: its work may have landed from another host."""
+    code = (
+        "import anyio, sys\nfrom drover import app\nasync def main():\n"
+        " async with app.open(repo='.') as d:\n  last = None\n"
+        "  for n in range(int(sys.argv[1])):\n"
+        "   last = await d.add(f'Task {n}', blocked_by=[last] if last and n % 3 == 0 else [])\nanyio.run(main)\n"
+    )
+    fleet.hosts[0].python(code, str(count))
+
+
+def share(make: MakeFleet, count: int) -> None:
+    """Three hosts; one is stopped for longer than its lease and goes on, one is killed for good."""
+    fleet = make(WORK_SECONDS="0.5,1.5")
+    a, b, c = (fleet.add_host(name) for name in "abc")
+    bundle(fleet, count)
+    for host in (a, b, c):
+        host.start("run", "--workers", "2", "-v")
+    fleet.eventually(lambda: all(_agents(fleet, host) for host in (a, b, c)), "all three to be at work")
+    a.freeze()
+    frozen = {one["task_id"] for one in b.json("status")["running"] if one["host"] == "a"}
+    fleet.eventually(lambda: _agents(fleet, b), "one of b's agents to be at work")
+    b.kill()
+    fleet.eventually(
+        lambda: (
+            all(t["executions"] > 1 or t["status"] == "completed" for t in c.json("list") if t["id"] in frozen)
+            and frozen
+        ),
+        "c to take over what the stopped host has",
+    )
+    a.thaw()
+    assert c.started[0].wait(600) == 0, c.said()
+    assert a.started[0].wait(600) == 0, a.said()
+    ends_in_order(fleet, c)
+    rescued = [e for e in _events(c) if e["type"] == "task.rescued"]
+    assert {e["data"]["cause"] for e in rescued} == {"lease ended"}, "nobody judged another host by its pids"
+    moved = [e for e in _events(c) if e["type"] == "task.moved"]
+    assert moved, "work has gone from host to host"
+    starts = sum(book["event"] == "start" for book in fleet.books())
+    assert starts <= count + len(rescued), "a repetition is paid for by a loss"
+    assert [line for line in git(fleet.remote, "for-each-ref", "--format=%(refname)").split() if "drover" in line] == []
+
+
+def _agents(fleet: Fleet, host: Host) -> list[int]:
+    """Agents of this host that are at work now."""
+    mine = set(host.processes())
+    return [book["pid"] for book in fleet.books() if book["event"] == "start" and book["pid"] in mine]
+
+
+def _events(host: Host) -> list[dict[str, object]]:
+    return [json.loads(line) for line in host.drover("stream", "--jsonl").stdout.splitlines()]
+
+
+def test_three_hosts_share_a_backlog_and_lose_one_and_a_half(make: MakeFleet) -> None:
+    share(make, 12)
+
+
+@pytest.mark.slow
+def test_three_hosts_share_sixty_tasks_and_lose_one_and_a_half(make: MakeFleet) -> None:
+    share(make, 60)
