@@ -77,11 +77,19 @@ def reset_time(words: str, now: datetime) -> int | None:
             moment = moment.replace(month=_MONTHS.index(match["month"]) + 1, day=int(match["day"]))
             if moment < here - timedelta(days=1):
                 moment = moment.replace(year=moment.year + 1)
-        elif moment <= here:
-            moment += timedelta(days=1)
+        else:
+            moment = next_such(moment, here)
     except (ValueError, OSError, KeyError):  # no such month, day or hour; ZoneInfoNotFoundError is a KeyError
         return None
     return int(moment.astimezone(UTC).timestamp() * 1000)
+
+
+def next_such(moment: datetime, now: datetime) -> datetime:
+    """The time of day that was told to the minute: today, tomorrow, or the end of the minute that it is now."""
+    if moment > now:
+        return moment
+    minute = timedelta(minutes=1)
+    return moment + (minute if moment + minute > now else timedelta(days=1))
 
 
 def is_secret(name: str) -> bool:

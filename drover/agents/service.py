@@ -77,9 +77,10 @@ def report_of(said: str, status: int = 0, *, sign_in: str, now: datetime | None 
     return AgentReport(outcome=Outcome.FAILED, reason=said)
 
 
-def limit_in(said: str, now: datetime | None = None) -> AgentReport | None:
-    """The limit that the words tell of, or None; for an agent that was stopped while it waited for one to end."""
-    return _limit(said, status_in(said), now)
+def waited_for(said: str, now: datetime | None = None) -> AgentReport | None:
+    """What the words say that it waits for, a limit's end or the service, or None; for one stopped while it slept."""
+    found = report_of(said, sign_in="", now=now)
+    return found if found.outcome in (Outcome.USAGE_LIMIT, Outcome.RATE_LIMITED, Outcome.OVERLOADED) else None
 
 
 def is_long_wait(line: str) -> bool:
@@ -142,8 +143,8 @@ def _moment(match: re.Match[str], now: datetime) -> int | None:
         if match["month"]:
             month = _MONTHS.index(match["month"]) + 1
             moment = moment.replace(year=int(match["year"]), month=month, day=int(match["day"]))
-        elif moment <= now:
-            moment += timedelta(days=1)
+        else:
+            moment = endings.next_such(moment, now)
     except ValueError:  # no such month, day or hour
         return None
     return int(moment.timestamp() * 1000)

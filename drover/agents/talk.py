@@ -20,7 +20,7 @@ from drover.process import TooMuchOutput, run
 COMPLAINT = 2_000  # of the end of its standard error, where its events do not say why it failed
 LIMITS = frozenset({Outcome.RATE_LIMITED.value, Outcome.USAGE_LIMIT.value})
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "NODE_EXTRA_CA_CERTS")
-_VERSION = re.compile(r"\d+\.\d+\.\d+(?:[-+.]\w+)*")
+VERSION = re.compile(r"\d+\.\d+\.\d+(?:[-+.]\w+)*")
 
 
 class Talk(Reading):
@@ -98,8 +98,8 @@ class Talker(Program[T]):
         if reading.in_vain and not reading.finished:
             report = service.report_of(reading.failure, sign_in=self.sign_in_advice)
         elif report is not None and report.outcome == Outcome.STALLED:
-            # Some sleep a limit out, for hours, and have said so in a word at most.
-            report = service.limit_in(reading.failure or ended.errors[-COMPLAINT:]) or report
+            # Some sleep a limit out for hours, or wait for the network for ever, and have said so in a word at most.
+            report = service.waited_for(reading.failure or ended.errors[-COMPLAINT:]) or report
         if report is None and reading.denied:
             report = self._refused(reading)
         if report is None and not (reading.finished and ended.exit.returncode == 0):
@@ -161,7 +161,7 @@ class Talker(Program[T]):
         except (OSError, TimeoutError, TooMuchOutput) as error:
             return AgentCheck(program=found, problem=f"{found} --version: {error or 'no answer'}", hint=again)
         said = done.stdout.decode(errors="replace") or done.stderr.decode(errors="replace")
-        version = _VERSION.search(said)
+        version = VERSION.search(said)
         if done.returncode or version is None:
             return AgentCheck(program=found, problem=f"{found} --version: {said.strip()[-300:]}", hint=again)
         return AgentCheck(program=found, version=version[0], notes=self.notes(version[0], settings))

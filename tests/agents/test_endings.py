@@ -17,6 +17,7 @@ NOW = datetime(2026, 11, 22, 20, 48, tzinfo=UTC)
     ("words", "expected"),
     [
         ("You've hit your 5-hour limit · resets 9:48pm (UTC)", "2026-11-22T21:48:00+00:00"),
+        ("You've hit your 5-hour limit · resets 8:48pm (UTC)", "2026-11-22T20:49:00+00:00"),  # at this minute's end
         ("You've hit your session limit · resets 8pm (UTC)", "2026-11-23T20:00:00+00:00"),
         ("You've hit your weekly limit · resets Nov 26, 7:25am (UTC)", "2026-11-26T07:25:00+00:00"),
         ("You've hit your limit · resets 10pm (America/New_York)", "2026-11-23T03:00:00+00:00"),

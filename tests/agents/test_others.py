@@ -6,6 +6,7 @@ written by hand after their documentation.
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,14 @@ def test_gemini_waits_a_daily_quota_out_to_the_end_of_its_providers_day(make_job
     report = report_of(make_job(), "gemini.daily", Exit(returncode=173))
     assert report.until is not None
     assert report.until % 3_600_000 == 0
+
+
+def test_one_that_waited_in_vain_for_the_network_was_not_stalled(make_job: MakeJob) -> None:
+    said = "Reconnecting... waiting for network (tcp connect error)"
+    agent = driver("codex")
+    told = json.dumps({"type": "error", "message": said})
+    report = agent.report(make_job(), ended(agent, told, Exit(returncode=1, stalled=True)))
+    assert (report.outcome, report.reason) == (Outcome.OVERLOADED, said)
 
 
 @pytest.mark.parametrize("name", ["gemini", "opencode", "qwen"])

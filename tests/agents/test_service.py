@@ -18,6 +18,7 @@ CODEX = "You’ve hit your usage limit. Upgrade to Pro (https://chatgpt.com/expl
     [
         (f"{CODEX} at 10:46 PM.", Outcome.USAGE_LIMIT, "2026-11-22T22:46:00"),
         (f"{CODEX} at 8:59 PM.", Outcome.USAGE_LIMIT, "2026-11-23T20:59:00"),
+        (f"{CODEX} at 9:00 PM.", Outcome.USAGE_LIMIT, "2026-11-22T21:01:00"),  # in this very minute: at its end
         (f"{CODEX} at 12:30 AM.", Outcome.USAGE_LIMIT, "2026-11-23T00:30:00"),
         (f"{CODEX} at Nov 27th, 2026 11:13 AM.", Outcome.USAGE_LIMIT, "2026-11-27T11:13:00"),
         (f"{CODEX} at Feb 31st, 2026 11:13 AM.", Outcome.USAGE_LIMIT, None),

@@ -97,7 +97,7 @@ class FakeModel:
 
     def _reset(self, where: str, fault: dict[str, Any]) -> float:
         """When a limit ends, counted from its first refusal."""
-        fault["reset"] = self._resets.setdefault(where, time.time() + fault.get("reset_s", 3600))
+        fault["reset"] = self._resets.setdefault(where, int(time.time() + fault.get("reset_s", 3600)))
         return float(fault["reset"])
 
     def record(self, **facts: Any) -> None:
@@ -110,11 +110,12 @@ class FakeModel:
             self.arrived.notify_all()
 
 
-def free_port() -> int:
-    """A port on which nobody listens."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+def hold_port() -> socket.socket:
+    """A port that is nobody else's while the socket is open, and on which nobody listens."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
 
 
 class _Handler(BaseHTTPRequestHandler):
