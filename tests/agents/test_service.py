@@ -50,6 +50,7 @@ def test_a_limit_and_its_end_are_read_out_of_the_words(said: str, outcome: Outco
         ("unexpected status 529 <unknown status code>: Overloaded, url: http://x", 0, Outcome.OVERLOADED),
         ("We’re currently experiencing high demand, which may cause temporary errors.", 0, Outcome.OVERLOADED),
         ("Reconnecting... waiting for network (tcp connect error)", 0, Outcome.OVERLOADED),
+        ("Could not connect to local model provider at http://127.0.0.1:1/v1.", 0, Outcome.OVERLOADED),
         ("stream disconnected before completion: it ended", 0, Outcome.OVERLOADED),
         ("[API Error: terminated]", 0, Outcome.OVERLOADED),
         ("connect ECONNREFUSED 127.0.0.1:1", 0, Outcome.OVERLOADED),
