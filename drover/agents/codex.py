@@ -16,14 +16,21 @@ from drover.agents.talk import PROXIES, Modes, Talk, Talker
 from drover.domain.models import Usage
 
 _TOOLS = ("command_execution", "file_change", "mcp_tool_call", "web_search")
+NETWORK_TRIES = 4  # half a minute of them: it would go on for ever, and each is a sign of life
 QUIET = ("-c", "check_for_update_on_startup=false", "-c", "analytics.enabled=false")
 
 
 class CodexReading(Talk):
     """The state of one run of Codex."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._tries = 0  # in a row, to reach a network that is not there
+
     def event(self, event: Json) -> None:
         kind = event.text("type")
+        self._tries = self._tries + 1 if "waiting for network" in event.text("message") else 0
+        self.in_vain = self.in_vain or self._tries >= NETWORK_TRIES
         if kind == "thread.started":
             self.session_id = event.text("thread_id") or None
         elif kind == "item.completed":

@@ -142,6 +142,16 @@ def test_gemini_waits_a_daily_quota_out_to_the_end_of_its_providers_day(make_job
     assert report.until % 3_600_000 == 0
 
 
+def test_codex_is_not_left_to_wait_for_the_network_for_ever(make_job: MakeJob) -> None:
+    waits = json.dumps({"type": "error", "message": "Reconnecting... waiting for network (tcp connect error)"})
+    works = json.dumps({"type": "item.completed", "item": {"type": "agent_message", "text": "Working."}})
+    agent = driver("codex")
+    assert not ended(agent, "\n".join([waits, waits, waits, works, waits]), Exit()).reading.in_vain
+    given_up = ended(agent, "\n".join([works, waits, waits, waits, waits]), Exit(returncode=1, stopped="order"))
+    assert given_up.reading.in_vain
+    assert agent.report(make_job(), given_up).outcome == Outcome.OVERLOADED
+
+
 def test_one_that_waited_in_vain_for_the_network_was_not_stalled(make_job: MakeJob) -> None:
     said = "Reconnecting... waiting for network (tcp connect error)"
     agent = driver("codex")

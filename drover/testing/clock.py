@@ -1,4 +1,4 @@
-"""For the tests of those who embed drover: a clock that stands still until it is told to move."""
+"""A clock that stands still until it is told to move."""
 
 from __future__ import annotations
 
