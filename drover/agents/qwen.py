@@ -1,12 +1,14 @@
 """Qwen Code, headless: its session's id chosen by us, its events in Claude Code's shape.
 
 Facts observed with 0.24.4, which needs node 22. A session continues only in the directory it began in.
-It tries for more than ten minutes against a rate limit, and sleeps a long one out.
+Left to itself it sleeps a long limit out in silence. Told that nobody attends it, it tries as long, but says so
+on its standard error every half minute.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from typing import ClassVar
 
@@ -16,8 +18,20 @@ from drover.agents.program import Ended, Start
 from drover.agents.talk import PROXIES, Env, Modes, Talker
 from drover.domain.models import Usage
 
+_CAPACITY = re.compile(r"Waiting for API capacity\.\.\. attempt (\d+), retry in \d+s")
 
-class Qwen(Talker[ClaudeLikeReading]):
+
+class QwenReading(ClaudeLikeReading):
+    """The state of one run of Qwen Code."""
+
+    def complaint(self, text: str) -> None:
+        """Whoever waits that long waits in vain: at the first try because the service asked for it, else for ever."""
+        if waits := _CAPACITY.search(text):
+            self.in_vain = True
+            self.failed(f"{'rate limit' if waits[1] == '1' else 'overloaded'}: {text}")
+
+
+class Qwen(Talker[QwenReading]):
     """Qwen Code. ``[agents.qwen] permissions``: bypass (the default), accept-edits or allow-list."""
 
     name = "qwen"
@@ -31,7 +45,11 @@ class Qwen(Talker[ClaudeLikeReading]):
         "accept-edits": (("--approval-mode", "auto-edit"), "may change files in the clone; commands are refused"),
         "allow-list": (("--approval-mode", "default"), "may use only the tools that its settings allow"),
     }
-    own_env: ClassVar[Env] = {"QWEN_CODE_SUPPRESS_YOLO_WARNING": "1", "QWEN_CODE_NO_RELAUNCH": "true"}
+    own_env: ClassVar[Env] = {
+        "QWEN_CODE_SUPPRESS_YOLO_WARNING": "1",
+        "QWEN_CODE_NO_RELAUNCH": "true",
+        "QWEN_CODE_UNATTENDED_RETRY": "1",
+    }
     forgets = ("No saved session found with ID",)
 
     def command(self, job: AgentJob, start: Start) -> tuple[str, ...]:
@@ -52,8 +70,8 @@ class Qwen(Talker[ClaudeLikeReading]):
     def new_session(self) -> str:
         return str(uuid.uuid4())
 
-    def read(self) -> ClaudeLikeReading:
-        return ClaudeLikeReading()
+    def read(self) -> QwenReading:
+        return QwenReading()
 
-    def usage(self, job: AgentJob, ended: Ended[ClaudeLikeReading]) -> Usage:
+    def usage(self, job: AgentJob, ended: Ended[QwenReading]) -> Usage:
         return ended.reading.usage()

@@ -35,7 +35,8 @@ _SIGNED_OUT = re.compile(
 )
 _AWAY = re.compile(
     r"overloaded|high demand|ECONNREFUSED|ECONNRESET|ENOTFOUND|ETIMEDOUT|fetch failed|connection error|"
-    r"unable to connect|could not connect to [\w ]*provider|connect(?:ion)? (?:refused|reset)|stream disconnected|waiting for network|"
+    r"unable to connect|could not connect to [\w ]*provider|connect(?:ion)? (?:refused|reset)|stream disconnected|"
+    r"waiting for network|"
     r"error sending request|UNAVAILABLE|API Error: (?:terminated|Internal)|failed to get response|service unavailable",
     re.IGNORECASE,
 )

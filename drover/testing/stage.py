@@ -68,10 +68,11 @@ class Seen(Frozen):
 
 
 class Host(AgentHost):
-    """Remembers what the adapter tells; holds it up at the start, to see whether it waits."""
+    """Remembers what the adapter tells. ``holds_s``: how long it holds it up at the start, to see whether it waits."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, holds_s: float = 0.0) -> None:
         self._bench = bench
+        self._holds_s = holds_s
         self._hurry = anyio.Event()
         self.starts: list[tuple[str | None, Resumed]] = []
         self.sessions: list[str] = []
@@ -89,7 +90,7 @@ class Host(AgentHost):
         runs = len(self._bench.seen)
         if not is_alive(process):
             self.wrong = "the process that it told of is not alive"
-        await anyio.sleep(0.3)
+        await anyio.sleep(self._holds_s)
         if len(self._bench.seen) > runs:
             self.wrong = "the program acted before starting() had returned"
         self.starts.append((session_id, resumed))

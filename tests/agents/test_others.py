@@ -152,6 +152,17 @@ def test_codex_is_not_left_to_wait_for_the_network_for_ever(make_job: MakeJob) -
     assert agent.report(make_job(), given_up).outcome == Outcome.OVERLOADED
 
 
+@pytest.mark.parametrize(("tries", "outcome"), [(1, Outcome.RATE_LIMITED), (6, Outcome.OVERLOADED)])
+def test_qwen_is_not_left_to_wait_for_capacity(make_job: MakeJob, tries: int, outcome: Outcome) -> None:
+    said = f"[qwen-code] Waiting for API capacity... attempt {tries}, retry in 3570s"
+    run = ended(driver("qwen"), "", Exit(signal=15, stopped="order"))
+    run.reading.complaint(said)
+    report = driver("qwen").report(make_job(), run)
+    assert run.reading.in_vain
+    assert report.outcome == outcome
+    assert (report.until is not None) == (outcome == Outcome.RATE_LIMITED)
+
+
 def test_one_that_waited_in_vain_for_the_network_was_not_stalled(make_job: MakeJob) -> None:
     said = "Reconnecting... waiting for network (tcp connect error)"
     agent = driver("codex")
