@@ -40,6 +40,7 @@ _AWAY = re.compile(
     r"error sending request|UNAVAILABLE|API Error: (?:terminated|Internal)|failed to get response|service unavailable",
     re.IGNORECASE,
 )
+_REFUSED = re.compile(r"level=ERROR .*AI_APICallError")  # OpenCode's log: it tries again, and does not say when
 _AT = re.compile(
     r"try again at (?:(?P<month>[A-Z][a-z]{2})[a-z]* (?P<day>\d{1,2})(?:st|nd|rd|th)?,? (?P<year>\d{4}) )?"
     r"(?P<hour>\d{1,2}):(?P<minute>\d{2}) ?(?P<half>[AP]M)"
@@ -81,6 +82,8 @@ def report_of(said: str, status: int = 0, *, sign_in: str, now: datetime | None 
 def waited_for(said: str, now: datetime | None = None) -> AgentReport | None:
     """What the words say that it waits for, a limit's end or the service, or None; for one stopped while it slept."""
     found = report_of(said, sign_in="", now=now)
+    if found.outcome == Outcome.FAILED and _REFUSED.search(said):
+        return AgentReport(outcome=Outcome.OVERLOADED, reason=said)
     return found if found.outcome in (Outcome.USAGE_LIMIT, Outcome.RATE_LIMITED, Outcome.OVERLOADED) else None
 
 

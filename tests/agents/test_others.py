@@ -152,6 +152,12 @@ def test_codex_is_not_left_to_wait_for_the_network_for_ever(make_job: MakeJob) -
     assert agent.report(make_job(), given_up).outcome == Outcome.OVERLOADED
 
 
+def test_opencode_that_slept_after_a_refusal_was_not_stalled(make_job: MakeJob) -> None:
+    said = 'level=ERROR run=2 message="stream error" providerID=x error.error="AI_APICallError: slow down"'
+    report = driver("opencode").report(make_job(), ended(driver("opencode"), "", Exit(stalled=True), errors=said))
+    assert report.outcome == Outcome.OVERLOADED
+
+
 @pytest.mark.parametrize(("tries", "outcome"), [(1, Outcome.RATE_LIMITED), (6, Outcome.OVERLOADED)])
 def test_qwen_is_not_left_to_wait_for_capacity(make_job: MakeJob, tries: int, outcome: Outcome) -> None:
     said = f"[qwen-code] Waiting for API capacity... attempt {tries}, retry in 3570s"
