@@ -22,6 +22,7 @@ from drover.cli.commands import build
 from drover.domain.quantities import format_duration, format_size
 from drover.settings import (
     AgentTable,
+    BackpressureTable,
     DiskTable,
     HooksTable,
     LandingTable,
@@ -29,6 +30,7 @@ from drover.settings import (
     ProjectTable,
     Settings,
     VerifyTable,
+    WorkerTable,
 )
 from drover.settings.sources import ENVIRONMENT
 
@@ -65,6 +67,20 @@ MEANINGS = {
     "landing.push": "A remote that the target branch is pushed to; then `completed` means that it is there, too.",
     "logs.limit": "How much is kept of each stream of each execution; of what is longer, the beginning and the end.",
     "disk.floor": "With less space free no new task is started; those at work go on. `0` turns it off.",
+    "backpressure.enabled": "Whether anything of this table holds a task back. How long a limit is waited out stays.",
+    "backpressure.initial_concurrency": "How many tasks a run begins with. Unset: as many as it may.",
+    "backpressure.min_concurrency": "What no refusal goes below.",
+    "backpressure.max_concurrency": "What no success goes above. Unset: the number of workers.",
+    "backpressure.rate_limit_backoff": "The first wait after a refusal for too many requests that told no time; "
+    "doubled with each in a row, half of it at random.",
+    "backpressure.max_backoff": "The longest such wait.",
+    "backpressure.memory_aware_enabled": "Whether memory is looked at before a task is started.",
+    "backpressure.memory_threshold_mb": "With less memory available than this another task is started only if "
+    "`worker_rss_limit_mb` more fits above the critical floor, or none runs.",
+    "backpressure.memory_critical_mb": "With less memory available than this no task is started.",
+    "backpressure.worker_rss_limit_mb": "What one agent is expected to use of memory.",
+    "worker.memory_limit": "An agent that uses more memory than this, with all it has started, is stopped and its "
+    "attempt fails as `memory`. Unset: none is.",
     "hooks.after_create": "When a task's worktree has been made, before anything works in it.",
     "hooks.before_agent": "Before the agent of an attempt begins.",
     "hooks.after_agent": "When the agent has ended, well or badly. What it changes is taken with the work.",
@@ -86,6 +102,8 @@ TABLES: tuple[tuple[str, type[BaseModel]], ...] = (
     ("landing", LandingTable),
     ("logs", LogsTable),
     ("disk", DiskTable),
+    ("backpressure", BackpressureTable),
+    ("worker", WorkerTable),
     ("hooks", HooksTable),
     ("agents.TYPE", AgentTable),
 )

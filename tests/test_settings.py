@@ -127,6 +127,26 @@ def test_a_variable_that_is_almost_one_of_ours_is_pointed_out(root: Path) -> Non
     assert settings.warnings == ("DROVER_WORKER is not read; DROVER_WORKERS is",)
 
 
+def test_the_original_s_backpressure_is_read_under_its_names(root: Path) -> None:
+    environ = {
+        "DROVER_BACKPRESSURE_ENABLED": "true",
+        "DROVER_BACKPRESSURE_INITIAL_CONCURRENCY": "2",
+        "DROVER_BACKPRESSURE_MAX_CONCURRENCY": "4",
+        "DROVER_BACKPRESSURE_RATE_LIMIT_BACKOFF": "30s",
+        "DROVER_BACKPRESSURE_MEMORY_AWARE_ENABLED": "no",
+        "DROVER_BACKPRESSURE_SLOW_THRESHOLD": "10s",
+        "DROVER_WORKER_MEMORY_LIMIT": "512M",
+    }
+    settings = loaded(root, environ=environ)
+    table = settings.backpressure
+    assert (table.enabled, table.initial_concurrency, table.min_concurrency, table.max_concurrency) == (True, 2, 1, 4)
+    assert (table.rate_limit_backoff_ms, table.max_backoff_ms, table.memory_aware_enabled) == (30_000, 300_000, False)
+    assert settings.worker.memory_limit == 512 << 20
+    assert settings.sources["backpressure.enabled"] == "environment DROVER_BACKPRESSURE_ENABLED"
+    (warning,) = settings.warnings
+    assert warning.startswith("DROVER_BACKPRESSURE_SLOW_THRESHOLD has no effect")
+
+
 def test_keys_of_the_original_without_meaning_here_are_accepted_with_a_warning(root: Path) -> None:
     settings = loaded(root, 'task_context_count = 5\nmax_diff_size = "250MB"\n')
     assert len(settings.warnings) == 2
@@ -160,6 +180,12 @@ def test_keys_of_the_original_without_meaning_here_are_accepted_with_a_warning(r
         ("verify.mode = 'loose'", "verify.mode", "strict"),
         ("landing.style = 'rebase'", "landing.style", "squash"),
         ("landing.parallel = 0", "landing.parallel", "out of range"),
+        ("backpressure.enabled = 'maybe'", "backpressure.enabled", "neither true nor false"),
+        ("backpressure.enabled = 3", "backpressure.enabled", "neither true nor false"),
+        ("backpressure.min_concurrency = 0", "backpressure.min_concurrency", "out of range"),
+        ("backpressure.max_backoff = '2d'", "backpressure.max_backoff", "out of range"),
+        ("worker.memory_limit = '1M'", "worker.memory_limit", "out of range"),
+        ("worker.memory_limit = 512", "worker.memory_limit", "unit"),
         ("project.id = 'Has Space'", "project.id", "id"),
         ("agents = 3", "agents", "table"),
         ("agents.claude.args = '-x'", "agents.claude.args", "list"),

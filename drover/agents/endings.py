@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from drover.domain.models import AgentReport
+from drover.domain.quantities import format_size
 from drover.domain.verdicts import Outcome
 from drover.process import Exit
 
@@ -39,6 +40,13 @@ def of_process(exit: Exit) -> AgentReport | None:
         )
     if exit.stopped:
         return AgentReport(outcome=Outcome.INTERRUPTED, reason="it was stopped")
+    if exit.over_memory:
+        used = format_size(exit.over_memory)
+        return AgentReport(
+            outcome=Outcome.MEMORY,
+            reason=f"the agent and what it started used {used} of memory, over the limit; they were stopped",
+            advice="make the task smaller, or raise the limit: DROVER_WORKER_MEMORY_LIMIT, memory_limit in [worker]",
+        )
     if exit.out_of_memory:
         return AgentReport(
             outcome=Outcome.MEMORY,

@@ -162,6 +162,7 @@ class Program(ABC, Generic[R]):
             grace_s=self.grace_s,
             timeout_s=job.timeout_s,
             stall_s=job.stall_s or None,
+            memory_limit_bytes=job.memory_limit_bytes,
         )
         watch = _Watch(
             host, start, self.read(), Follower(launch.output_path), Follower(job.log_dir / "errors.txt"), voice

@@ -8,6 +8,7 @@ from datetime import datetime
 from heapq import heapify, heappop, heappush
 from pathlib import Path
 
+from drover.app.host import host_name
 from drover.app.readings import (
     Attention,
     ResumeItem,
@@ -24,6 +25,7 @@ from drover.engine.tools import Places
 from drover.git.landing import attempt_ref, wip_ref
 from drover.git.patch import operator_name, patch_between, patch_of_worktree
 from drover.git.repo import Repo
+from drover.process import is_alive, parse_identity
 from drover.settings import Settings
 from drover.store import Store
 
@@ -51,6 +53,7 @@ async def status(store: Store, settings: Settings, places: Places, epic: str | N
         notes=(
             *_notes(waiting, settings.project.target or "the target branch"),
             *_limit_notes(await store.limits.standing(), waiting, settings.agent),
+            *_throttle_notes(await store.workers.throttled_runs()),
             *filter(None, [space.find_shortage(places, settings)]),
         ),
     )
@@ -109,6 +112,18 @@ def _limit_notes(limits: Sequence[AgentLimit], waiting: Sequence[Task], default_
         when = f"{until:%H:%M}" if until.date() == noted.date() else f"{until:%b %d %H:%M}"
         held_up = sum(t.reason in LIMITED and (t.agent or default_agent) == limit.agent for t in waiting)
         notes.append(f"{limit.agent}: limited until {when} ({held_up} task{'' if held_up == 1 else 's'} waiting)")
+    return notes
+
+
+def _throttle_notes(runs: Sequence[Run]) -> list[str]:
+    """``throttled: 4 of 8 workers since 03:12: rate limited``; a run of this host whose process is gone is over."""
+    notes = []
+    for run in runs:
+        process = parse_identity(run.process)
+        if run.host == host_name() and (process is None or not is_alive(process)):
+            continue
+        since = datetime.fromtimestamp((run.throttled_at or 0) / 1000).astimezone()
+        notes.append(f"throttled: {run.concurrency} of {run.workers} workers since {since:%H:%M}: {run.throttle}")
     return notes
 
 

@@ -25,8 +25,16 @@ _TELLING = {
     "task.released": "given back",
     "task.rescued": "taken over",
     "task.moved": "moved here",
+    "run.throttled": "throttled",
+    "run.recovered": "recovered",
 }
-_STYLES = {"task.completed": "green", "task.failed": "red", "task.retrying": "yellow", "task.waiting": "yellow"}
+_STYLES = {
+    "task.completed": "green",
+    "task.failed": "red",
+    "task.retrying": "yellow",
+    "task.waiting": "yellow",
+    "run.throttled": "yellow",
+}
 _WHY = ("reason", "detail", "message", "error", "note", "origin")
 _REDRAW_S = 0.5
 

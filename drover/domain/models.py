@@ -270,6 +270,9 @@ class Run(Frozen):
     push: str | None = None  # the remote it lands on
     started_at: int = 0
     finished_at: int | None = None
+    concurrency: int | None = None  # how many of its workers may be at work, while that is not all
+    throttle: str | None = None  # why
+    throttled_at: int | None = None
 
 
 # ---------------------------------------------------------------- results of the steps of a life

@@ -7,6 +7,7 @@ from drover.domain.policy import backoff_ms
 from drover.domain.verdicts import Outcome, Parked
 from drover.engine.steps import Run
 
+ALIKE = 3  # waits after refusals of too many requests that are not doubled yet
 OF_THE_ACCOUNT = frozenset({Outcome.RATE_LIMITED.value, Outcome.USAGE_LIMIT.value})
 ASKS = frozenset({Outcome.QUESTION.value, Outcome.PERMISSION.value})  # a person has to say something
 OF_THE_PROVIDER = OF_THE_ACCOUNT | {Outcome.OVERLOADED.value}
@@ -20,12 +21,24 @@ async def wait_out(run: Run, report: AgentReport) -> Parked:
     """
     tools, until = run.tools, report.until
     if report.outcome in OF_THE_PROVIDER:
-        until = max(until or 0, tools.clock.now() + backoff_ms(await _refusals(run), tools.rng))
+        until = max(until or 0, tools.clock.now() + _backoff_ms(run, report.outcome, await _refusals(run)))
     if report.outcome in OF_THE_ACCOUNT and until is not None:
         agent = tools.agent_of(run.claim.task)
         await tools.store.limits.note(agent, until, reason=report.outcome, detail=report.reason)
     reason = "question" if report.outcome in ASKS else report.outcome
     return Parked(reason=reason, detail=report.question or report.reason, until=until)
+
+
+def _backoff_ms(run: Run, outcome: str, refusals: int) -> int:
+    """Later and later; for a refusal of too many requests as ``[backpressure]`` says.
+
+    Providers count requests by the minute: within the first one a wait that is doubled only overshoots it.
+    """
+    if outcome != Outcome.RATE_LIMITED:
+        return backoff_ms(refusals, run.tools.rng)
+    table = run.tools.settings.backpressure
+    first, limit = min(table.rate_limit_backoff_ms, table.max_backoff_ms), table.max_backoff_ms
+    return backoff_ms(max(1, refusals - ALIKE + 1), run.tools.rng, first_ms=first, limit_ms=limit)
 
 
 async def _refusals(run: Run) -> int:

@@ -57,6 +57,7 @@ async def hold(run: Run, tree: Worktree) -> AgentReport:
         marker=tools.places.marker(task.id, run.claim.fence),
         timeout_s=tools.timeout_s(task),
         stall_s=tools.settings.stall_timeout_ms / 1000,
+        memory_limit_bytes=tools.settings.worker.memory_limit,
         output_limit_bytes=tools.settings.logs.limit,
         settings=settings,
     )

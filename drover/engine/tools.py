@@ -17,6 +17,7 @@ from drover.engine.reservations import Reservations
 from drover.engine.train import Train
 from drover.engine.upstream import Upstream
 from drover.git.repo import Identity, Repo
+from drover.process import available_memory
 from drover.settings import Settings
 from drover.store import Store
 
@@ -99,6 +100,7 @@ class Tools:
     train: Train = field(default_factory=Train)
     publishing: anyio.Lock = field(default_factory=anyio.Lock)  # one publishing at a time in this process
     upstream: Upstream = field(default_factory=Upstream)
+    available_memory: Callable[[], int] = available_memory  # bytes
     local_lease_clock: bool = True  # whether leases are measured by this machine's own clock
 
     @property

@@ -17,6 +17,7 @@ from drover.domain.verdicts import Completed, Parked, Released, Retry, Verdict, 
 from drover.engine import carrying, hosts, ports, publishing, reaper, space, workplace
 from drover.engine.life import live
 from drover.engine.steps import Run
+from drover.engine.throttle import Throttle
 from drover.engine.tools import Tools
 from drover.process import end_marked
 from drover.settings import HookName
@@ -68,7 +69,8 @@ class Crew:
         self._stop = stop
         self._forever = forever
         self._patient = patient  # stays for what waits for a person
-        self._short = False  # of disk space; told once each time
+        self._short = ""  # of disk space or memory; told once each time
+        self._throttle = Throttle(tools, len(workers))
         self._over = anyio.Event()  # nothing is left to do, or the run was told to end
         self.resumed: dict[str, str] = {}  # task → continue or redo, of those taken up again
 
@@ -96,26 +98,35 @@ class Crew:
     async def _serve(self, worker: Worker) -> None:
         bell = self._tools.store.bell
         while not self._over.is_set():
-            ticket = bell.ticket()
-            claim = await self._claim(worker)
-            if claim is not None:
-                await self._attend_to_the_end(worker, claim)
+            if not self._throttle.enter():
+                await self._throttle.wait()
                 continue
+            ticket = bell.ticket()
+            try:
+                claim = await self._claim(worker)
+                await self._throttle.tell()
+                if claim is not None:
+                    await self._attend_to_the_end(worker, claim)
+                    continue
+            finally:
+                self._throttle.leave()
             wait_s = await self._look_ahead()
             if wait_s is None:
                 self._over.set()
                 bell.ring()  # the others look too, and leave
+                self._throttle.ring()
                 return
             await bell.wait(ticket, wait_s)
 
     async def _claim(self, worker: Worker) -> Claim | None:
         shortage = space.find_shortage(self._tools.places, self._tools.settings)
+        shortage = shortage or self._throttle.find_memory_shortage()
         if shortage is not None:
             if not self._short:
                 log.warning("%s", shortage)
-            self._short = True
+            self._short = shortage
             return None
-        self._short = False
+        self._short = ""
         try:
             return await self._tools.store.claims.claim(
                 worker,
@@ -159,7 +170,7 @@ class Crew:
 
         Whatever happens inside stays inside, but for cancellation.
         """
-        tools, run = self._tools, None
+        tools, run, begun_at = self._tools, None, self._tools.clock.now()
         try:
             recalled = await tools.store.claims.recall(claim)
             run = Run(claim, tools, recalled)
@@ -167,6 +178,8 @@ class Crew:
                 self.resumed[claim.task_id] = taken_up
             async with ports.ten(tools, claim) as run.first_port:
                 verdict = await self._live_under_lease(run)
+            worked = "let_agent_work" in run.results and "let_agent_work" not in recalled
+            self._throttle.heard(verdict, begun_at=begun_at, worked=worked)
             await self._farewell(claim, verdict)
             return verdict
         except LeaseLost as lost:

@@ -12,6 +12,7 @@ from drover.process.identity import (
     parse_identity,
 )
 from drover.process.leftovers import ProcessesRemain, end_marked
+from drover.process.memory import available_memory
 from drover.process.spawn import Finished, TooMuchOutput, run
 from drover.process.supervise import Exit, Launch, Voice, Watcher, adopt, sole_error, supervise
 
@@ -25,6 +26,7 @@ __all__ = [
     "Voice",
     "Watcher",
     "adopt",
+    "available_memory",
     "boot_id",
     "current_identity",
     "end_marked",

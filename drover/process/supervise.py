@@ -47,6 +47,7 @@ class Launch(Frozen):
     stop_signal: Literal["TERM", "INT"] = "TERM"
     grace_s: float = 10.0  # between that signal and SIGKILL
     timeout_s: float | None = None
+    memory_limit_bytes: int | None = None  # of the whole tree; over it, all of it is killed at once
     stall_s: float | None = None  # longest time without output, CPU use or changed files
 
 
@@ -66,6 +67,7 @@ class Exit(BaseModel):
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     peak_rss: int = 0  # bytes, of its largest process
+    over_memory: int = 0  # bytes its tree used when it was killed for that; 0: it was not
     out_of_memory: bool = False
     started_at: int = 0  # unix ms
     ended_at: int = 0
@@ -77,7 +79,7 @@ class Exit(BaseModel):
     @property
     def ok(self) -> bool:
         """It ended by itself, with exit code 0."""
-        return self.returncode == 0 and not (self.timed_out or self.stalled or self.stopped)
+        return self.returncode == 0 and not (self.timed_out or self.stalled or self.stopped or self.over_memory)
 
 
 class Watcher(Protocol):

@@ -5,12 +5,14 @@ from __future__ import annotations
 from drover.settings.hooks import HOOKS, HookCommand, HookName, HooksTable, Stage, digest_of
 from drover.settings.model import (
     AgentTable,
+    BackpressureTable,
     DiskTable,
     LandingTable,
     LogsTable,
     ProjectTable,
     Settings,
     VerifyTable,
+    WorkerTable,
 )
 from drover.settings.project import Project, find_project, get_project, write_project_file
 from drover.settings.sources import load, user_file
@@ -19,6 +21,7 @@ from drover.settings.urls import redact
 __all__ = [
     "HOOKS",
     "AgentTable",
+    "BackpressureTable",
     "DiskTable",
     "HookCommand",
     "HookName",
@@ -30,6 +33,7 @@ __all__ = [
     "Settings",
     "Stage",
     "VerifyTable",
+    "WorkerTable",
     "digest_of",
     "find_project",
     "get_project",

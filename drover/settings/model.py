@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from drover.domain.models import Frozen, TestMode, TestScope
-from drover.domain.quantities import format_duration, format_size, parse_duration, parse_size
+from drover.domain.quantities import format_duration, format_size, parse_duration, parse_size, parse_switch
 from drover.settings.hooks import HooksTable
 from drover.settings.urls import anchor_url, check_url
 
@@ -69,9 +69,18 @@ def _count_between(low: int, high: int) -> tuple[BeforeValidator, AfterValidator
     return BeforeValidator(_count), AfterValidator(_between(low, high, str))
 
 
+def _switch(value: object) -> object:
+    if isinstance(value, str):
+        return parse_switch(value)
+    if isinstance(value, bool):
+        return value
+    raise ValueError(f"{value!r} is neither true nor false")
+
+
 _duration = BeforeValidator(_written(parse_duration, "90s"))
 _workers, _few, _attempts = _count_between(1, 256), _count_between(0, 20), _count_between(1, 100)
 _lanes = _count_between(1, 64)
+_megabytes = _count_between(0, 1 << 24)
 
 Text = Annotated[str, AfterValidator(_filled)]
 Workers = Annotated[int, _workers[0], _workers[1]]
@@ -84,6 +93,12 @@ StallTime = Annotated[int, _duration, AfterValidator(_between(100, 7 * DAY, form
 SnapshotTime = Annotated[int, _duration, AfterValidator(_between(100, DAY, format_duration))]
 LogSize = Annotated[
     int, BeforeValidator(_written(parse_size, "64M")), AfterValidator(_between(64 * KIB, 100 * GIB, format_size))
+]
+WaitTime = Annotated[int, _duration, AfterValidator(_between(10, DAY, format_duration))]
+Switch = Annotated[bool, BeforeValidator(_switch)]
+Megabytes = Annotated[int, _megabytes[0], _megabytes[1]]
+MemorySize = Annotated[
+    int, BeforeValidator(_written(parse_size, "512M")), AfterValidator(_between(16 * MIB, 1 << 50, format_size))
 ]
 FloorSize = Annotated[
     int, BeforeValidator(_written(parse_size, "1G")), AfterValidator(_between(0, 1 << 56, format_size))
@@ -132,6 +147,31 @@ class DiskTable(Frozen):
     floor: FloorSize = GIB
 
 
+class BackpressureTable(Frozen):
+    """``[backpressure]``: fewer tasks at the same time when a provider refuses or memory is short.
+
+    A refusal for too many requests halves the number, down to ``min_concurrency``; each agent that ends well
+    raises it by one, up to ``max_concurrency`` and never above the number of workers.
+    """
+
+    enabled: Switch = True
+    initial_concurrency: Workers | None = None
+    min_concurrency: Workers = 1
+    max_concurrency: Workers | None = None
+    rate_limit_backoff_ms: WaitTime = Field(30 * SECOND, alias="rate_limit_backoff")
+    max_backoff_ms: WaitTime = Field(5 * MINUTE, alias="max_backoff")
+    memory_aware_enabled: Switch = True
+    memory_threshold_mb: Megabytes = 1024
+    memory_critical_mb: Megabytes = 512
+    worker_rss_limit_mb: Megabytes = 2048
+
+
+class WorkerTable(Frozen):
+    """``[worker]``: what one agent, with everything it starts, may use of this machine."""
+
+    memory_limit: MemorySize | None = None
+
+
 class AgentTable(Frozen):
     """``[agents.TYPE]``: how one type of agent is started.
 
@@ -173,6 +213,8 @@ class Settings(Frozen):
     landing: LandingTable = LandingTable()
     logs: LogsTable = LogsTable()
     disk: DiskTable = DiskTable()
+    backpressure: BackpressureTable = BackpressureTable()
+    worker: WorkerTable = WorkerTable()
     hooks: HooksTable = HooksTable()
     agents: Mapping[AgentType, AgentTable] = Field(default_factory=dict)
 

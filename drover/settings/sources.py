@@ -28,6 +28,17 @@ ENVIRONMENT = (
     ("DROVER_DATABASE_URL", "database_url"),
     ("DBOS_SYSTEM_DATABASE_URL", "database_url"),
     ("DROVER_OPERATOR", "operator"),
+    ("DROVER_BACKPRESSURE_ENABLED", "backpressure.enabled"),
+    ("DROVER_BACKPRESSURE_INITIAL_CONCURRENCY", "backpressure.initial_concurrency"),
+    ("DROVER_BACKPRESSURE_MIN_CONCURRENCY", "backpressure.min_concurrency"),
+    ("DROVER_BACKPRESSURE_MAX_CONCURRENCY", "backpressure.max_concurrency"),
+    ("DROVER_BACKPRESSURE_RATE_LIMIT_BACKOFF", "backpressure.rate_limit_backoff"),
+    ("DROVER_BACKPRESSURE_MAX_BACKOFF", "backpressure.max_backoff"),
+    ("DROVER_BACKPRESSURE_MEMORY_AWARE_ENABLED", "backpressure.memory_aware_enabled"),
+    ("DROVER_BACKPRESSURE_MEMORY_THRESHOLD_MB", "backpressure.memory_threshold_mb"),
+    ("DROVER_BACKPRESSURE_MEMORY_CRITICAL_MB", "backpressure.memory_critical_mb"),
+    ("DROVER_BACKPRESSURE_WORKER_RSS_LIMIT_MB", "backpressure.worker_rss_limit_mb"),
+    ("DROVER_WORKER_MEMORY_LIMIT", "worker.memory_limit"),
 )
 PROJECT_VARIABLE = "DROVER_PROJECT"
 
@@ -40,6 +51,9 @@ _WITHOUT_EFFECT = (
     "max_file_size",
     "default_labels",
 )
+_VARIABLES_WITHOUT_EFFECT = {
+    "DROVER_BACKPRESSURE_SLOW_THRESHOLD": "an agent that takes long is no sign that there are too many",
+}
 # What drover itself puts into an agent's environment; an agent may call drover.
 _GIVEN_TO_AGENTS = frozenset(
     f"DROVER_{name}"
@@ -158,7 +172,10 @@ def _environment_layer(environ: Mapping[str, str], warnings: list[str]) -> _Laye
             found[path], origins[path] = environ[variable], f"environment {variable}"
             if variable == "DROVER_CLAUDE_PATH":
                 warnings.append("DROVER_CLAUDE_PATH is an old name; use DROVER_AGENT_PATH")
-    known = [variable for variable, _ in ENVIRONMENT] + [PROJECT_VARIABLE]
+    for variable, why in _VARIABLES_WITHOUT_EFFECT.items():
+        if environ.get(variable):
+            warnings.append(f"{variable} has no effect: {why}")
+    known = [variable for variable, _ in ENVIRONMENT] + [PROJECT_VARIABLE, *_VARIABLES_WITHOUT_EFFECT]
     for variable in sorted(environ):
         if variable.startswith("DROVER_") and variable not in known and variable not in _GIVEN_TO_AGENTS:
             for meant in difflib.get_close_matches(variable, known, n=1, cutoff=0.9):

@@ -80,6 +80,33 @@ class Workers:
 
         await self._database.write(verb)
 
+    async def note_throttle(self, run_id: str, concurrency: int | None, why: str) -> None:
+        """So many of the run's workers may be at work now, and why not all; None: all of them."""
+
+        async def verb(tx: Transaction) -> None:
+            now = self._clock.now()
+            before = await tx.one("find_run", id=run_id)
+            if before is None:
+                return
+            await tx.run("throttle_run", id=run_id, concurrency=concurrency, throttle=why or None, now=now)
+            was = before["concurrency"]
+            data: dict[str, Value] = {"run_id": run_id, "workers": before["workers"], "concurrency": concurrency}
+            if concurrency is None:
+                await tell(tx, "run.recovered", now, host=str(before["host"]), data=data)
+            elif was is None or concurrency < int(was):
+                detail = f"{concurrency} of {before['workers']} at work: {why}"
+                await tell(tx, "run.throttled", now, host=str(before["host"]), data=data | {"detail": detail})
+
+        await self._database.write(verb)
+
+    async def throttled_runs(self) -> list[Run]:
+        """Runs that were not recorded as finished, and may not have all of their workers at work."""
+
+        async def verb(tx: Transaction) -> list[Row]:
+            return await tx.all("list_throttled_runs")
+
+        return [run_of(row) for row in await self._database.read(verb)]
+
     async def stop(self, worker_id: str) -> None:
         """A worker that is known to be gone."""
 

@@ -19,6 +19,7 @@ from contextlib import suppress
 from typing import Literal, TypedDict
 
 from drover.supervisor.ear import Ear
+from drover.supervisor.memory import LOOK_S, Limit
 from drover.supervisor.relay import Relay
 from drover.supervisor.table import ProcTable, PsutilTable, below, oom_kills, signal_exactly
 
@@ -46,6 +47,7 @@ class Launch(TypedDict):
     stop_signal: Literal["TERM", "INT"]
     grace_s: float
     timeout_s: float | None
+    memory_limit_bytes: int | None
     pulse_s: float
     site: str | None
 
@@ -65,6 +67,8 @@ class Supervisor:
         self.agent = 0
         self.status: int | None = None  # the agent's, as waitpid gives it, once it has ended
         self.timed_out = self.stalled = self.killed = False
+        self.memory = Limit(limit, self.table) if (limit := launch["memory_limit_bytes"]) else None
+        self.over_memory = 0  # bytes that were found used when the limit was passed
         self.stopped: str | None = None
         self.timeout_at: float | None = None
         self.kill_at: float | None = None  # set when the agent was asked to stop
@@ -114,7 +118,11 @@ class Supervisor:
             self.turn()
         if self.ear is not None:
             self.ear.close()
+        if self.memory is not None and self.memory.struck():
+            self.over_memory = self.memory.limit
         survivors = self.sweep()
+        if self.memory is not None:
+            self.memory.close()
         for relay in self.relays:
             relay.close()
         self.finish(started_at, time.monotonic() - began, survivors)
@@ -131,6 +139,8 @@ class Supervisor:
         else:
             source = os.open(launch["stdin_path"], os.O_RDONLY)
         os.chdir(launch["cwd"])
+        if self.memory is not None:
+            self.memory.enter()
         self.agent = os.posix_spawn(
             program,
             launch["argv"],
@@ -145,6 +155,8 @@ class Supervisor:
             # A shell's `drover run &` hands down that SIGINT is ignored, Python that SIGPIPE is.
             setsigdef=[*STOPPING, signal.SIGQUIT, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD],
         )
+        if self.memory is not None:
+            self.memory.leave()
         os.chdir("/")
         for fd in {source, out.theirs, err.theirs}:
             os.close(fd)
@@ -183,6 +195,8 @@ class Supervisor:
                 due = min(due, time_at)
         if self.total() != self.reported:
             due = min(due, self.report_at)
+        if self.memory is not None and self.memory.group is None:
+            due = min(due, now + LOOK_S)
         if at_most is not None:
             due = min(due, now + at_most)
         return max(0.0, due - now)
@@ -210,6 +224,11 @@ class Supervisor:
             if self.status is None:
                 self.killed = True
                 self.signal_agent(signal.SIGKILL)
+        if self.memory is not None and self.status is None and self.kill_at is None:
+            self.over_memory = self.memory.exceeded(os.getpid(), now)
+            if self.over_memory:
+                self.grace = 0.0  # asked first, it would go on growing at the cost of its neighbours
+                self.stop(None)
         if self.total() != self.reported and now >= self.report_at:
             self.reported = self.total()
             self.report_at, self.pulse_at = now + REPORT_S, now + self.launch["pulse_s"]
@@ -331,6 +350,7 @@ class Supervisor:
             "cut": any(relay.cut for relay in self.relays),
             "cpu_seconds": round(used.ru_utime + used.ru_stime, 3),
             "peak_rss": used.ru_maxrss * (1024 if sys.platform == "linux" else 1),
+            "over_memory": self.over_memory,
             "out_of_memory": code == -signal.SIGKILL and not self.killed and oom_kills() > self.oom_kills,
             "survivors": survivors,
         }

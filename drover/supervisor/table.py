@@ -27,6 +27,35 @@ class ProcTable:
     def marked(self, pid: int, marker: str) -> bool:
         return f"\0{MARKER}={marker}\0".encode() in b"\0" + read(f"/proc/{pid}/environ") + b"\0"
 
+    def descendants(self, root: int) -> set[int]:
+        """The pids below ``root``, found from parent to child: the same cost on a machine with many others."""
+        found: set[int] = set()
+        fresh = {root}
+        while fresh:
+            fresh = {child for pid in fresh for child in self.children(pid)} - found
+            found |= fresh
+        return found
+
+    def children(self, pid: int) -> set[int]:
+        try:
+            threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 - no pathlib
+        except OSError:  # it has ended
+            return set()
+        return {int(child) for thread in threads for child in read(f"/proc/{pid}/task/{thread}/children").split()}
+
+    def resident(self, pid: int) -> int:
+        """Bytes in memory, what is shared with others included; 0 when it has gone."""
+        fields = read(f"/proc/{pid}/statm").split()
+        return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if fields else 0
+
+    def proportional(self, pid: int) -> int:
+        """Bytes that are its own, and its part of what is shared; files that the kernel can read again left out."""
+        lines = dict(line.split()[:2] for line in read(f"/proc/{pid}/smaps_rollup").splitlines()[1:])
+        parts = [lines.get(name) for name in (b"Pss_Anon:", b"Pss_Shmem:", b"SwapPss:")]
+        if parts[0] is None:  # an older kernel
+            return self.resident(pid)
+        return sum(int(part) for part in parts if part) * 1024
+
 
 class PsutilTable(ProcTable):
     """The same from psutil, for systems without /proc; ``site`` is the directory to import it from."""
@@ -54,6 +83,18 @@ class PsutilTable(ProcTable):
             return bool(self.psutil.Process(pid).environ().get(MARKER) == marker)
         except (self.psutil.Error, OSError):
             return False
+
+    def descendants(self, root: int) -> set[int]:
+        return below(root, self.all())
+
+    def resident(self, pid: int) -> int:
+        try:
+            return int(self.psutil.Process(pid).memory_info().rss)
+        except (self.psutil.Error, OSError):
+            return 0
+
+    def proportional(self, pid: int) -> int:
+        return self.resident(pid)
 
 
 def below(root: int, table: dict[int, Process]) -> set[int]:

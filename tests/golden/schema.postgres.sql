@@ -136,6 +136,9 @@ TABLE runs
     started_at bigint NOT NULL
     finished_at bigint
     push text COLLATE "C"
+    concurrency bigint
+    throttle text COLLATE "C"
+    throttled_at bigint
     runs_epic_id_fkey: FOREIGN KEY (epic_id) REFERENCES epics(id)
     runs_pkey: PRIMARY KEY (id)
 

@@ -133,7 +133,7 @@ CREATE TABLE runs (
     process text NOT NULL,
     started_at bigint NOT NULL,
     finished_at bigint
-, push text);
+, push text, concurrency bigint, throttle text, throttled_at bigint);
 
 CREATE TABLE steps (
     task_id text NOT NULL REFERENCES tasks (id),

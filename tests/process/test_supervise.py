@@ -435,3 +435,40 @@ async def test_one_that_waits_for_more_ends_when_it_is_stopped(
         await until_exists(tmp_path / "ready")
         tasks.cancel_scope.cancel()
     assert alive_with(token) == []
+
+
+# ---------------------------------------------------------------- memory
+
+HOLD = "import sys, time; held = b'x' * (int(sys.argv[1]) << 20); print('has it', flush=True); time.sleep(600)"
+
+
+async def test_an_agent_over_its_memory_is_killed_with_all_it_started_and_its_neighbour_is_not(
+    make_launch: MakeLaunch, token: str
+) -> None:
+    greedy, modest = f"{token}-greedy", f"{token}-modest"
+    # The one that takes the memory is a grandchild in a session of its own.
+    script = f'setsid {sys.executable} -c "{HOLD}" 150 {token} {greedy} & wait'
+    exits: dict[str, process.Exit] = {}
+    neighbour = Watcher()
+
+    async def run(name: str, launch: process.Launch, watcher: Watcher) -> None:
+        exits[name] = await process.supervise(launch, watcher)
+
+    async with anyio.create_task_group() as group:
+        one = make_launch(sys.executable, "-c", HOLD, "30", token, modest, name="b", memory_limit_bytes=100 * MIB)
+        group.start_soon(run, "modest", one, neighbour)
+        with anyio.fail_after(60):
+            await neighbour.moved.wait()
+            await run("greedy", make_launch("sh", "-c", script, memory_limit_bytes=100 * MIB), Watcher())
+        assert alive_with(greedy) == []
+        assert len(alive_with(modest)) == 1
+        group.cancel_scope.cancel()
+    over = exits["greedy"]
+    assert over.over_memory > 100 * MIB
+    assert (over.ok, over.stopped, over.timed_out, over.survivors) == (False, None, False, ())
+
+
+async def test_memory_that_is_shared_counts_once(make_launch: MakeLaunch, watcher: Watcher) -> None:
+    share = "import os, time\nheld = b'x' * (60 << 20)\nfor _ in range(4):\n  if os.fork() == 0: break\ntime.sleep(1)"
+    exit = await process.supervise(make_launch(sys.executable, "-c", share, memory_limit_bytes=150 * MIB), watcher)
+    assert (exit.over_memory, exit.ok) == (0, True)

@@ -33,6 +33,19 @@ VALUES (:id, :epic_id, :task_ids, :target, :workers, :host, :process, :push, :no
 -- name: finish_run
 UPDATE runs SET finished_at = :now WHERE id = :id AND finished_at IS NULL;
 
+-- name: find_run
+SELECT * FROM runs WHERE id = :id;
+
+-- name: throttle_run
+-- Since when it has fewer at work than it was asked for does not change with how many those are.
+UPDATE runs SET concurrency = :concurrency, throttle = :throttle,
+       throttled_at = CASE WHEN CAST(:concurrency AS bigint) IS NOT NULL
+                           THEN coalesce(throttled_at, CAST(:now AS bigint)) END
+ WHERE id = :id AND finished_at IS NULL;
+
+-- name: list_throttled_runs
+SELECT * FROM runs WHERE finished_at IS NULL AND concurrency IS NOT NULL ORDER BY started_at, id;
+
 -- name: last_run
 SELECT * FROM runs ORDER BY started_at DESC, id DESC LIMIT 1;
 
