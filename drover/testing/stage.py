@@ -13,7 +13,7 @@ from pathlib import Path
 import anyio
 
 from drover.agents.base import Agent, AgentHost, AgentJob, AgentSettings
-from drover.domain.models import Frozen, ProcessIdentity, Resumed
+from drover.domain.models import Frozen, ProcessIdentity, Resumed, Word
 from drover.process import MARKER, find_marked, is_alive
 from drover.testing import stand_in
 
@@ -101,6 +101,13 @@ class Host(AgentHost):
 
     def alive(self) -> None:
         self.lives += 1
+
+    async def next_word(self) -> Word:
+        await anyio.sleep_forever()
+        raise AssertionError("nobody says anything here")
+
+    async def heard(self, word: Word) -> None:
+        self.wrong = f"it says that it heard {word.text!r}, which nobody said"
 
 
 class Bench:

@@ -5,9 +5,23 @@ Started as ``python -I -S stand_in.py DIRECTORY …``: nothing of the caller's e
 
 import json
 import os
+import select
 import signal
 import sys
 import time
+
+SILENCE_S = 0.3  # after which what it was told is taken for whole: its standard input may stay open
+
+
+def listen() -> str:
+    """What it is told on its standard input."""
+    told = b""
+    while select.select([0], [], [], SILENCE_S if told else 60.0)[0]:
+        part = os.read(0, 1 << 16)
+        if not part:
+            break
+        told += part
+    return told.decode(errors="replace")
 
 
 def main() -> None:
@@ -20,7 +34,7 @@ def main() -> None:
     if act["deaf"]:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    told = sys.stdin.read()
+    told = listen()
     seen = {"argv": sys.argv[2:], "env": dict(os.environ), "cwd": os.getcwd(), "told": told, "at": time.time()}  # noqa: PTH109
     with open(os.path.join(place, "seen.jsonl"), "a", encoding="utf-8") as file:  # noqa: PTH118,PTH123
         file.write(json.dumps(seen) + "\n")
