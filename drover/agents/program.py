@@ -145,14 +145,14 @@ class Program(ABC, Generic[R]):
         voice, first = None, self.said(prompt, str(uuid.uuid4()))
         if first is not None:
             voice = Voice()
-            _write_private(job.log_dir / "input.jsonl", first + "\n")
+            _write_private(job.log_dir / "input.json", first + "\n")
         _write_private(job.log_dir / "start.json", start.model_dump_json())
         launch = Launch(
             argv=self.command(job, start),
             cwd=job.worktree,
             env=self.environment(job),
             marker=job.marker,
-            stdin_path=job.log_dir / ("prompt.md" if voice is None else "input.jsonl"),
+            stdin_path=job.log_dir / ("prompt.md" if voice is None else "input.json"),
             stdin_open=voice is not None,
             output_path=job.log_dir / self.output_name,
             error_path=job.log_dir / "errors.txt",

@@ -8,6 +8,7 @@ from drover.app.project import Initialised, init
 from drover.app.readings import (
     Attention,
     Check,
+    InboxItem,
     ResumeItem,
     RunningTask,
     StatusReport,
@@ -22,6 +23,7 @@ __all__ = [
     "Backlog",
     "Check",
     "Drover",
+    "InboxItem",
     "Initialised",
     "ResumeItem",
     "RunningTask",

@@ -16,15 +16,15 @@ from anyio.abc import TaskStatus
 
 from drover.agents import registry
 from drover.agents.base import AgentSettings
-from drover.app import approvals, doctor, elsewhere, feed, look, ownership, worktrees
+from drover.app import approvals, doctor, elsewhere, feed, look, ownership, steering, worktrees
 from drover.app import project as projects
 from drover.app.backlog import LIFE, PLAIN, Backlog, open_backlog
 from drover.app.host import host_name, workers_of
-from drover.app.readings import Check, ResumeItem, StatusReport, TaskDetails, TreeNode, WorktreeRow
+from drover.app.readings import Check, InboxItem, ResumeItem, StatusReport, TaskDetails, TreeNode, WorktreeRow
 from drover.domain.clock import Clock, SystemClock
 from drover.domain.errors import AgentError, UsageError
 from drover.domain.ids import new_id, split_subtask
-from drover.domain.models import Epic, Event, NewTask, Run, RunReport, Task, TestMode, TestScope
+from drover.domain.models import Epic, Event, NewTask, Run, RunReport, Task, TestMode, TestScope, Word
 from drover.domain.states import Status
 from drover.engine import hosts, reaper
 from drover.engine.gate import only_one_at_a_time
@@ -296,6 +296,40 @@ class Drover:
         if statuses:
             chosen += [t.id for t in await self.tasks(statuses=statuses)]
         return [await self.store.tasks.reset(id, fresh=fresh, operator=by) for id in dict.fromkeys(chosen)]
+
+    async def pause(self, ids: Iterable[str], reason: str = "") -> list[Task]:
+        """Stop tasks until :meth:`resume_task`; an agent at work on one is stopped by whoever runs it."""
+        by = await self._operator()
+        return [await self.store.orders.pause(id, reason=reason, by=by) for id in ids]
+
+    async def resume_task(self, id: str, hint: str = "") -> Task:
+        """Let a paused task go on, in the same session of its agent where that is possible."""
+        return await self.store.orders.resume(id, hint=hint, by=await self._operator())
+
+    async def hint(self, id: str, text: str) -> Word:
+        """Tell a task's agent something: now if it can hear while it works, else with its next turn."""
+        return await self.store.orders.hint(id, text, by=await self._operator())
+
+    async def answer(self, id: str, text: str) -> Task:
+        """Answer what a task's agent asks; it goes on with that."""
+        return await self.store.orders.answer(id, text, by=await self._operator())
+
+    async def inbox(self, epic: str | None = None) -> list[InboxItem]:
+        """What needs a person, oldest first."""
+        return await steering.inbox(self.store, self.settings, epic)
+
+    @asynccontextmanager
+    async def stopping(self, ids: Iterable[str], seconds: float = 10.0) -> AsyncGenerator[set[str]]:
+        """Orders given inside are waited for when it is left: until those at work on the tasks say it is over.
+
+        What it gives is filled then: the tasks of which nobody said so within ``seconds``.
+        """
+        named = {(await self.task(id)).id for id in ids}
+        after = await self.store.events.last_seq()
+        stopping = await steering.at_work(self.store, named)
+        left: set[str] = set()
+        yield left
+        left |= await steering.until_stopped(self.store, stopping, after=after, seconds=seconds)
 
     async def resolve(self, id: str, note: str = "") -> Task:
         return await self.store.tasks.resolve(id, note=note, operator=await self._operator())

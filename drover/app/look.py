@@ -175,6 +175,7 @@ async def details(store: Store, places: Places, id: str) -> TaskDetails:
         worktree=worktree if worktree.is_dir() else None,
         branch=_branch(task, landings, attempts),
         log_paths=tuple(await log_files(store, places, task.id, None)),
+        words=tuple(await store.orders.words(task.id)),
     )
 
 

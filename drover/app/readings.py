@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from drover.domain.models import Attempt, Epic, Event, Frozen, Landing, StepRecord, Task
+from drover.domain.models import Attempt, Epic, Event, Frozen, Landing, StepRecord, Task, Word
 
 
 class RunningTask(Frozen):
@@ -62,6 +62,18 @@ class TaskDetails(Frozen):
     worktree: Path | None = None
     branch: str | None = None  # the ref its work is on, landed or not
     log_paths: tuple[Path, ...] = ()
+    words: tuple[Word, ...] = ()  # what a person said to its agent, and when that had it
+
+
+class InboxItem(Frozen):
+    """A matter that needs a person."""
+
+    task_id: str
+    title: str
+    kind: str  # question, failed, paused, publish, or another reason of waiting
+    says: str
+    since: int  # unix ms
+    command: str  # that settles it
 
 
 class ResumeItem(Frozen):

@@ -16,7 +16,7 @@ from drover.domain.errors import UsageError
 
 if TYPE_CHECKING:
     from drover.app import TaskDetails
-    from drover.domain.models import Attempt, StepRecord, Task
+    from drover.domain.models import Attempt, StepRecord, Task, Word
 
 _LAST_EVENTS = 10
 _COMMIT = re.compile(r"\b[0-9a-f]{40}\b")
@@ -40,6 +40,7 @@ async def info(task_id: TaskId, /, *, common: Common = NOTHING_SAID) -> None:
     if details.task.description:
         _heading(out, "Description")
         out.block(details.task.description, indent="  ")
+    _print_words(out, details.words)
     _print_attempts(out, details.attempts)
     _print_steps(out, details.steps)
     _print_rest(out, details)
@@ -99,6 +100,21 @@ def _print_head(out: Printer, details: TaskDetails, limit: int) -> None:
         if task.error.what_to_do:
             rows.append(("", f"→ {task.error.what_to_do}"))
     out.table([(Styled(str(name), "dim"), value) for name, value in rows], indent="  ", cut=False)
+
+
+def _print_words(out: Printer, words: tuple[Word, ...]) -> None:
+    if not words:
+        return
+    _heading(out, "What its agent was told")
+    hows = {"session": "as it worked", "turn": "with its turn"}
+    rows: list[tuple[Part, ...]] = []
+    for word in words:
+        told = (
+            f"told {moment(word.told_at)} {hows[word.told_how]}" if word.told_at and word.told_how else "not told yet"
+        )
+        said = f"{word.question} → {word.text}" if word.question else word.text
+        rows.append((moment(word.said_at), word.said_by or "somebody", word.kind, told, said))
+    out.table(rows, indent="  ", cut=False)
 
 
 def _print_attempts(out: Printer, attempts: tuple[Attempt, ...]) -> None:

@@ -21,6 +21,11 @@ _TELLING = {
     "task.retrying": "tried again",
     "task.waiting": "waits",
     "task.cancelled": "cancelled",
+    "task.paused": "paused",
+    "task.resumed": "goes on",
+    "task.hinted": "hint",
+    "task.answered": "answered",
+    "task.told": "was told",
     "task.stopped": "stopped",
     "task.released": "given back",
     "task.rescued": "taken over",
@@ -35,7 +40,7 @@ _STYLES = {
     "task.waiting": "yellow",
     "run.throttled": "yellow",
 }
-_WHY = ("reason", "detail", "message", "error", "note", "origin")
+_WHY = ("reason", "detail", "message", "error", "note", "origin", "text", "hint")
 _REDRAW_S = 0.5
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from drover.domain.states import TERMINAL, State
 
 if TYPE_CHECKING:
-    from drover.app import Check, Drover, ResumeItem, StatusReport, TaskDetails, TreeNode, WorktreeRow
-    from drover.domain.models import Attempt, Epic, Event, RunReport, StepRecord, Task
+    from drover.app import Check, Drover, InboxItem, ResumeItem, StatusReport, TaskDetails, TreeNode, WorktreeRow
+    from drover.domain.models import Attempt, Epic, Event, RunReport, StepRecord, Task, Word
 
 Shape = dict[str, object]
 
@@ -84,9 +84,39 @@ def details_json(details: TaskDetails, drover: Drover) -> Shape:
             }
             for landing in details.landings
         ],
+        "words": [word_json(word) for word in details.words],
         "logs": [str(path) for path in details.log_paths],
         "events": [event_json(event) for event in details.events],
     }
+
+
+def word_json(word: Word) -> Shape:
+    """What a person said to a task's agent; ``told_at`` is null as long as that does not have it."""
+    return {
+        "number": word.number,
+        "task_id": word.task_id,
+        "kind": word.kind,
+        "text": word.text,
+        "question": word.question,
+        "by": word.said_by,
+        "said_at": _time(word.said_at),
+        "told_at": _time(word.told_at),
+        "told_how": word.told_how,
+    }
+
+
+def inbox_json(items: Sequence[InboxItem]) -> list[Shape]:
+    return [
+        {
+            "task_id": item.task_id,
+            "title": item.title,
+            "kind": item.kind,
+            "says": item.says,
+            "since": _time(item.since),
+            "command": item.command,
+        }
+        for item in items
+    ]
 
 
 def attempt_json(attempt: Attempt) -> Shape:

@@ -1,15 +1,17 @@
-"""The operator's hand on single tasks: edit, cancel, retry, reset, resolve."""
+"""The operator's hand on single tasks: pause, hint, answer, edit, cancel, retry, reset, resolve."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Annotated
 
+from cyclopts import Parameter
+
 from drover.cli.listing import print_tasks
-from drover.cli.options import NOTHING_SAID, Common, TaskId, TaskIds, Yes, option, split
+from drover.cli.options import NOTHING_SAID, Common, TaskId, TaskIds, Yes, checked_text, option, read_text, split
 from drover.cli.output import Printer
 from drover.cli.session import opened, printer_of
-from drover.cli.shapes import task_json
+from drover.cli.shapes import task_json, word_json
 from drover.cli.text import counted
 from drover.domain.errors import UsageError, WrongState
 
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
     from drover.app import Drover
     from drover.domain.models import Task
 
+ReasonOption = Annotated[str, option("--reason", text=True, help="Why, for the record.")]
+Words = Annotated[
+    tuple[str, ...],
+    Parameter(name="TEXT", help="What is said; or @FILE to read a file, or - to read standard input."),
+]
 FreshOption = Annotated[bool, option("--fresh", help="Without the work in progress that is there.")]
 _EDITABLE = ("paused", "failed", "waiting", "cancelled")
 _RUNNING = ("claimed", "in_progress")
@@ -41,20 +48,93 @@ async def edit(task_id: TaskId, /, *, common: Common = NOTHING_SAID) -> None:
         out.line(str(details.worktree.absolute()))
 
 
+async def pause(
+    task_ids: TaskIds,
+    /,
+    *,
+    reason: ReasonOption = "",
+    common: Common = NOTHING_SAID,
+) -> None:
+    """Stop tasks until you let them go on; an agent at work is ended with all its children.
+
+    What it has written stays where it is (drover edit ID), and no attempt is used up. drover resume-task goes on
+    in the same session of the agent where there is one.
+    """
+    ids = _named(task_ids)
+    async with opened(common) as drover:
+        async with drover.stopping(ids) as left:
+            tasks = await drover.pause(ids, checked_text(reason, "--reason"))
+        _print_changed(printer_of(common), drover, "paused", tasks, left)
+
+
+async def resume_task(
+    task_id: TaskId,
+    /,
+    *,
+    hint: Annotated[
+        str, option("--hint", "-H", metavar="TEXT", text=True, help="What its agent is told as it goes on.")
+    ] = "",
+    common: Common = NOTHING_SAID,
+) -> None:
+    """Let a paused task go on: in the same session of its agent, with the work that is there."""
+    async with opened(common) as drover:
+        task = await drover.resume_task(task_id, checked_text(hint, "--hint").strip())
+        _print_changed(printer_of(common), drover, "no longer paused", [task])
+
+
+async def hint(
+    task_id: TaskId,
+    text: Words,
+    /,
+    *,
+    common: Common = NOTHING_SAID,
+) -> None:
+    """Tell a task's agent something.
+
+    Claude Code is told while it works; every agent with its next turn at the latest. drover info shows when.
+    """
+    words = _spoken(text)
+    async with opened(common) as drover:
+        word = await drover.hint(task_id, words)
+        status = str((await drover.task(word.task_id)).status)
+    out = printer_of(common)
+    if common.json:
+        out.document(word_json(word))
+    else:
+        how = "as it works, if it can hear; else with its next turn" if status in _RUNNING else "with its next turn"
+        out.line(f"{word.task_id} is {status}; its agent will be told {how}")
+
+
+async def answer(
+    task_id: TaskId,
+    text: Words,
+    /,
+    *,
+    common: Common = NOTHING_SAID,
+) -> None:
+    """Answer the question that a task waits for; its agent goes on in the same session. drover inbox lists them."""
+    words = _spoken(text)
+    async with opened(common) as drover:
+        task = await drover.answer(task_id, words)
+        _print_changed(printer_of(common), drover, "answered", [task])
+
+
 async def cancel(
     task_ids: TaskIds,
     /,
     *,
-    reason: Annotated[str, option("--reason", text=True, help="Why, for the record.")] = "",
+    reason: ReasonOption = "",
     common: Common = NOTHING_SAID,
 ) -> None:
     """Stop tasks for good, from any unfinished status; an agent at work is ended with all its children.
 
     What it had written is saved. What waits for them is stranded until you retry or resolve.
     """
+    ids = _named(task_ids)
     async with opened(common) as drover:
-        tasks = await drover.cancel(_named(task_ids), reason)
-        _print_changed(printer_of(common), drover, "cancelled", tasks)
+        async with drover.stopping(ids) as left:
+            tasks = await drover.cancel(ids, reason)
+        _print_changed(printer_of(common), drover, "cancelled", tasks, left)
 
 
 async def retry(
@@ -131,7 +211,17 @@ def _ask(out: Printer, tasks: Sequence[Task]) -> None:
         out.confirm(f"put {' and '.join(parts)} back to the start")
 
 
-def _print_changed(out: Printer, drover: Drover, what: str, tasks: Sequence[Task]) -> None:
+def _spoken(text: tuple[str, ...]) -> str:
+    words = read_text(" ".join(text)) or ""
+    if not words.strip():
+        raise UsageError("nothing is said", hint='for example: drover hint task-k3f9 "use the new API"')
+    return words.strip()
+
+
+def _print_changed(out: Printer, drover: Drover, what: str, tasks: Sequence[Task], left: Collection[str] = ()) -> None:
+    """``left``: those whose agents nobody has said to be gone."""
+    for id in sorted(left):
+        out.warning(f"nobody has said yet that the agent of {id} has ended; its worker hears of it at its next step")
     if out.as_json:
         out.document([task_json(task, drover) for task in tasks])
         return

@@ -1,0 +1,71 @@
+"""What the operator's orders come to: whether who was at work has stopped, and what waits for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import anyio
+
+from drover.app import feed
+from drover.app.host import host_name
+from drover.app.readings import InboxItem
+from drover.domain.models import Task
+from drover.domain.states import State, Status
+from drover.process import is_alive
+from drover.settings import Settings
+from drover.store import Store
+
+
+async def at_work(store: Store, ids: Collection[str]) -> set[str]:
+    """Those of these tasks that somebody who may be alive works on now."""
+    here = host_name()
+    held = [held for held in await store.claims.running() if held.task_id in ids]
+    return {h.task_id for h in held if h.worker.host != here or is_alive(h.worker.process)}
+
+
+async def until_stopped(store: Store, ids: Collection[str], *, after: int, seconds: float) -> set[str]:
+    """Wait for the word of those who were at work that nothing of theirs is alive; the tasks it did not come for.
+
+    ``after``: the number of the last event before the order.
+    """
+    left = set(ids)
+    if not left:
+        return left
+    with anyio.move_on_after(seconds):
+        async for event in feed.events(store, types=("task.stopped",), follow=True, after=after):
+            left.discard(str(event.task_id))
+            if not left:
+                break
+    return left
+
+
+async def inbox(store: Store, settings: Settings, epic: str | None) -> list[InboxItem]:
+    """What needs a person, oldest first, each with the command that settles it."""
+    epic_id = (await store.epics.get(epic)).id if epic else None
+    waiting = await store.tasks.list_tasks(statuses=(Status.WAITING, Status.PAUSED, Status.FAILED), epic_id=epic_id)
+    found = [_item(task, settings) for task in waiting if task.needs_person or task.state is State.FAILED]
+    return sorted(found, key=lambda item: item.since)
+
+
+def _item(task: Task, settings: Settings) -> InboxItem:
+    kind, says, command = _matter(task, settings)
+    return InboxItem(
+        task_id=task.id, title=task.title, kind=kind, says=says, since=task.updated_at, command=command.format(task.id)
+    )
+
+
+def _matter(task: Task, settings: Settings) -> tuple[str, str, str]:
+    """What is the matter: its kind, what it says, and what settles it, with a place for the id."""
+    if task.state is State.FAILED:
+        error = task.error
+        says = f"{error.error_class}: {error.message}" if error else "failed"
+        used_up = task.failures >= (task.max_attempts or settings.max_attempts)
+        return "failed", says, "drover retry --force {}" if used_up else "drover retry {}"
+    if task.reason == "question" and task.state is State.WAITING:
+        return "question", task.detail or "", 'drover answer {} "…"'
+    if task.state is State.PAUSED:
+        asks = f"asks: {task.detail}" if task.reason == "question" else ""
+        return "paused", asks, 'drover resume-task {} --hint "…"' if asks else "drover resume-task {}"
+    if task.reason == "publish":
+        return "publish", task.detail or "", "git stash"
+    return task.reason or "waiting", task.detail or "", "drover info {}"
