@@ -111,7 +111,7 @@ class _Host(AgentHost):
         self._tree = tree
         self._log_dir = log_dir
         self._words = words
-        self._passed_on: set[int] = set()
+        self._passed_on = {word.number for word in words}
 
     @property
     def hurry(self) -> anyio.Event:
