@@ -24,7 +24,7 @@ from drover.app.readings import Check, InboxItem, ResumeItem, StatusReport, Task
 from drover.domain.clock import Clock, SystemClock
 from drover.domain.errors import AgentError, UsageError
 from drover.domain.ids import new_id, split_subtask
-from drover.domain.models import Epic, Event, NewTask, Run, RunReport, Task, TestMode, TestScope, Word
+from drover.domain.models import Attempt, Epic, Event, NewTask, Run, RunReport, Task, TestMode, TestScope, Word
 from drover.domain.states import Status
 from drover.engine import hosts, reaper
 from drover.engine.gate import only_one_at_a_time
@@ -421,6 +421,16 @@ class Drover:
 
     async def details(self, id: str) -> TaskDetails:
         return await look.details(self.store, self.places, id)
+
+    @property
+    def host(self) -> str:
+        """This machine, as executions name it."""
+        return host_name()
+
+    async def execution(self, id: str, fence: int | None = None) -> Attempt | None:
+        """One execution of a task; the last one, if none is named."""
+        found = await self.store.claims.attempts((await self.task(id)).id)
+        return next((a for a in reversed(found) if fence in (None, a.fence)), None)
 
     async def log_files(self, id: str, attempt: int | None = None) -> list[Path]:
         """Where the agent's words and the tests' output are, oldest first; of one execution if ``attempt`` is given."""

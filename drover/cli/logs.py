@@ -43,7 +43,7 @@ async def logs(
         raise UsageError("--raw is for a pipe or a file", hint=f"drover logs {task_id} --raw > output.log")
     async with opened(common) as drover:
         task = await drover.task(task_id)
-        reader = _Reader(out, raw=raw)
+        reader = Reader(out, raw=raw)
         if follow:
             await _follow(drover, task.id, attempt, reader)
         elif not reader.read(await drover.log_files(task.id, attempt)):
@@ -52,7 +52,7 @@ async def logs(
         reader.end()
 
 
-async def _follow(drover: Drover, task_id: str, attempt: int | None, reader: _Reader) -> None:
+async def _follow(drover: Drover, task_id: str, attempt: int | None, reader: Reader) -> None:
     """Read along until the task is finished; files of later attempts too."""
     finished = False
     while True:
@@ -67,7 +67,7 @@ async def _follow(drover: Drover, task_id: str, attempt: int | None, reader: _Re
             await anyio.sleep(_LOOK_S)
 
 
-class _Reader:
+class Reader:
     """Prints what files hold that it has not printed yet."""
 
     def __init__(self, out: Printer, *, raw: bool) -> None:

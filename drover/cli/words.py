@@ -9,7 +9,16 @@ _SHOWN_LINES = 12  # of a tool's output; `--raw` has the rest
 _SHOWN_INPUT = 200
 _TELLING = ("command", "file_path", "path", "pattern", "query", "url", "description", "prompt")
 _CHATTER = frozenset(
-    {"system", "rate_limit_event", "thread.started", "turn.started", "turn.completed", "item.started", "item.updated"}
+    {
+        "system",
+        "command_lifecycle",
+        "rate_limit_event",
+        "thread.started",
+        "turn.started",
+        "turn.completed",
+        "item.started",
+        "item.updated",
+    }
 )
 
 
@@ -38,6 +47,9 @@ def words_of(line: str) -> Iterator[str]:
 def _message(message: Mapping[str, object]) -> Iterator[str]:
     """A turn of a conversation: text, tools, and what they answered."""
     content = message.get("content")
+    if message.get("role") == "user" and isinstance(content, str):
+        yield from _output(content, "» ")  # what the agent was told: its prompt, or a person's words
+        return
     for part in content if isinstance(content, list) else [{"type": "text", "text": content}]:
         if not isinstance(part, Mapping):
             continue
@@ -82,12 +94,12 @@ def _other(event: Mapping[str, object]) -> str:
     return f"{kind}: {' '.join(said or rest)}" if facts else kind
 
 
-def _output(text: str) -> Iterator[str]:
+def _output(text: str, before: str = "  | ") -> Iterator[str]:
     lines = text.splitlines()
     for line in lines[:_SHOWN_LINES]:
-        yield f"  | {line}"
+        yield f"{before}{line}"
     if len(lines) > _SHOWN_LINES:
-        yield f"  | … {len(lines) - _SHOWN_LINES} more lines"
+        yield f"{before}… {len(lines) - _SHOWN_LINES} more lines"
 
 
 def _lines(text: object) -> Iterator[str]:

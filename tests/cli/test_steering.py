@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -150,3 +151,30 @@ def test_the_inbox_is_oldest_first_and_names_what_settles_each(cli: Cli) -> None
     assert [(item["task_id"], item["kind"]) for item in items] == [(failed, "failed"), (paused, "paused")]
     assert items[0]["command"] == f"drover retry --force {failed}"
     assert "no good" in items[0]["says"]
+
+
+def test_attached_to_an_agent_one_reads_along_until_it_ends(cli: Cli, start: Start) -> None:
+    task = cli.add("Talks", "-d", 'say "hello"\nwrite begun.txt "begun"\nwait 3s\nsay "good bye"')
+    run = start("run")
+    eventually(lambda: at_work(cli, task), "the agent at work", WITHIN)
+    beside = start("attach", task)
+    out, err = beside.communicate(timeout=WITHIN)
+    assert beside.returncode == 0, err
+    assert out.index("hello") < out.index("good bye")
+    assert "attempt 1: done after" in err
+    assert run.wait(WITHIN) == 0
+    assert cli("info", task, "--json").json["executions"] == 1
+
+
+def test_who_looks_away_leaves_the_agent_alone(cli: Cli, start: Start) -> None:
+    task = cli.add("Talks", "-d", 'say "hello"\nwrite begun.txt "begun"\nwait 60s')
+    run = start("run")
+    eventually(lambda: at_work(cli, task), "the agent at work", WITHIN)
+    beside = start("attach", task, "--json")
+    assert beside.stdout is not None
+    assert "hello" in beside.stdout.readline() + beside.stdout.readline()
+    beside.send_signal(signal.SIGINT)
+    assert beside.wait(WITHIN) == 130
+    assert running(cli, task)
+    cli("cancel", task)
+    run.wait(WITHIN)
