@@ -41,9 +41,12 @@ GIT = {
 class Story:
     """One project in ``root``. ``url``: of a Postgres database; without it the project has its SQLite."""
 
-    def __init__(self, root: Path, shape: Shape = DIAMOND, *, url: str | None = None, workers: int = 2) -> None:
+    def __init__(
+        self, root: Path, shape: Shape = DIAMOND, *, url: str | None = None, workers: int = 2, **settings: str
+    ) -> None:
         self.root, self.repo, self.ledger = root, root / "repo", root / "ledger.jsonl"
         self.shape, self.url, self.workers = shape, url, workers
+        self.settings = settings  # drover's, as its environment names them
         self.project = f"story-{secrets.token_hex(4)}"
 
     def environment(self) -> dict[str, str]:
@@ -55,6 +58,7 @@ class Story:
             "DROVER_AGENT_TYPE": "command",
             "DROVER_AGENT_PATH": f"{sys.executable} -I -S {AGENT}",
         }
+        found |= self.settings
         return {**found, "DROVER_DATABASE_URL": self.url} if self.url else found
 
     def begin(self) -> None:
@@ -68,7 +72,7 @@ class Story:
         )
         for argv in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-q", "-m", "first"]):
             subprocess.run(["git", *argv], cwd=self.repo, env={**os.environ, **GIT}, check=True, capture_output=True)
-        if self.fork(self._fill) != 0:
+        if os.waitpid(self._fork(self._fill), 0)[1]:
             raise AssertionError("the backlog could not be made")
 
     async def _fill(self) -> None:
@@ -84,17 +88,21 @@ class Story:
 
     def run(self, meet: doors.Meet | None = None) -> int:
         """One run in a fork, which ``meet`` may kill at a crossing; how it ended, as ``os.waitpid`` says it."""
+        return os.waitpid(self.start(meet), 0)[1]
+
+    def start(self, meet: doors.Meet | None = None) -> int:
+        """As :meth:`run`, without waiting for it; its process id."""
 
         def arm() -> None:
             if meet is not None:
                 doors.wrap(meet, under=self.repo)
 
-        return self.fork(self._live, arm)
+        return self._fork(self._live, arm)
 
-    def fork(self, act: Callable[[], Any], arm: Callable[[], None] = lambda: None) -> int:
+    def _fork(self, act: Callable[[], Any], arm: Callable[[], None] = lambda: None) -> int:
         child = os.fork()
         if child:
-            return os.waitpid(child, 0)[1]
+            return child
         code = 1
         try:
             os.setsid()

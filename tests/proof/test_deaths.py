@@ -27,10 +27,15 @@ SLICES = 12
 
 def bench(home: Path, tally: Tally, *options: object, seed: int | None = None) -> dict[str, Any]:
     home.mkdir(exist_ok=True)
-    argv = [sys.executable, "-m", "tests.proof.bench", str(home), *map(str, options)]
+    return run_bench("tests.proof.bench", tally, home, *options, seed=seed)
+
+
+def run_bench(module: str, tally: Tally, *words: object, seed: int | None = None) -> dict[str, Any]:
+    """What a bench counted, in a process of its own because it forks."""
     done = subprocess.run(
-        argv, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-m", module, *map(str, words)], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     tally(points=found["points"], hit=found["hit"], violations=found["violations"], seed=seed)
