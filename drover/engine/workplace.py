@@ -140,6 +140,12 @@ async def remove(tools: Tools, task_id: str) -> None:
     await remove_worktree(tools.places.worktree(task_id))
 
 
+async def leave(tools: Tools, task_id: str) -> None:
+    """As :func:`remove`, and what was noted of the work that the attempt began with goes too: it has landed."""
+    await remove(tools, task_id)
+    tools.places.carry(task_id).unlink(missing_ok=True)
+
+
 def _forget_set_up(tools: Tools, task_id: str) -> None:
     """Before a clone is made or removed: what after_create did, it did in one clone."""
     shutil.rmtree(tools.places.set_up(task_id), ignore_errors=True)

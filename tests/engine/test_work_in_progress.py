@@ -46,6 +46,16 @@ async def test_an_agent_that_fails_leaves_its_work_on_a_ref(site: Site) -> None:
     assert is_saved(site, task.id)
 
 
+async def test_nothing_is_left_of_a_task_that_has_landed_at_its_second_attempt(site: Site) -> None:
+    site.says(f"{WORK}; test $DROVER_ATTEMPT = 2")
+    async with site.open() as drover:
+        task = await drover.add("Fails once")
+        with anyio.fail_after(60):
+            await drover.run()
+        assert (await drover.task(task.id)).attempt == 2
+    assert list(site.worktree(task.id).parent.iterdir()) == []
+
+
 async def test_an_agent_that_runs_out_of_time_leaves_its_work_on_a_ref(site: Site) -> None:
     site.says(f"{WORK}; exec sleep 60")
     async with site.open(max_attempts=1) as drover:

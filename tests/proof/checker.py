@@ -26,7 +26,11 @@ from typing import Any
 Rows = Callable[[str], list[dict[str, Any]]]
 Violation = tuple[str, str]  # the invariant, and what broke it
 TERMINAL = ("task.completed", "task.failed", "task.cancelled")
-ORDERS = ("task.retried", "task.reset", "task.ready", "task.unblocked", "task.resumed", "task.queued")
+MOVES = (
+    *TERMINAL,
+    *(f"task.{w}" for w in ["claimed", "started", "retrying", "waiting", "stopped", "released", "rescued"]),
+)
+ORDERS = ("task.retried", "task.reset")  # an operator begins a new generation
 
 
 def rows_of_sqlite(file: Path) -> Rows:
@@ -128,7 +132,7 @@ def a_terminal_state_is_final(e: Evidence) -> Iterator[str]:
         task = event["task_id"]
         if event["type"] in ORDERS:
             ended.pop(task, None)
-        elif task in ended and event["type"] not in ("task.landed", "task.published"):
+        elif task in ended and event["type"] in MOVES:
             yield f"{task}: {event['type']} after {ended[task]}"
         elif event["type"] in TERMINAL:
             ended[task] = event["type"]
@@ -293,7 +297,7 @@ def nothing_is_left_lying_around(e: Evidence) -> Iterator[str]:
         if (task := e.tasks.get(clone.name.removeprefix(".").split(".")[0])) is None or task["state"] == "completed":
             yield f"{clone.relative_to(e.root)} is left of a task that is done"
     for id, task in e.tasks.items():
-        if task["state"] in ("running", "queued", "waiting"):
+        if task["state"] in ("running", "waiting") or (task["state"] == "queued" and not task["open_blockers"]):
             yield f"{id} is {task['state']} after the run has ended"
     for row in e.rows("SELECT task_id, state FROM landings WHERE state = 'landed'"):
         yield f"{row['task_id']}: its landing is {row['state']}, neither published nor given up"

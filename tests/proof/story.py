@@ -72,7 +72,7 @@ class Story:
         )
         for argv in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-q", "-m", "first"]):
             subprocess.run(["git", *argv], cwd=self.repo, env={**os.environ, **GIT}, check=True, capture_output=True)
-        if os.waitpid(self._fork(self._fill), 0)[1]:
+        if os.waitpid(self.fork(self._fill), 0)[1]:
             raise AssertionError("the backlog could not be made")
 
     async def _fill(self) -> None:
@@ -97,9 +97,9 @@ class Story:
             if meet is not None:
                 doors.wrap(meet, under=self.repo)
 
-        return self._fork(self._live, arm)
+        return self.fork(self._live, arm)
 
-    def _fork(self, act: Callable[[], Any], arm: Callable[[], None] = lambda: None) -> int:
+    def fork(self, act: Callable[[], Any], arm: Callable[[], None] = lambda: None) -> int:
         child = os.fork()
         if child:
             return child
