@@ -16,11 +16,11 @@ from anyio.abc import TaskStatus
 
 from drover.agents import registry
 from drover.agents.base import AgentSettings
-from drover.app import approvals, doctor, elsewhere, feed, look, ownership, steering, worktrees
+from drover.app import approvals, doctor, elsewhere, feed, look, ownership, recap, steering, worktrees
 from drover.app import project as projects
 from drover.app.backlog import LIFE, PLAIN, Backlog, open_backlog
 from drover.app.host import host_name, workers_of
-from drover.app.readings import Check, InboxItem, ResumeItem, StatusReport, TaskDetails, TreeNode, WorktreeRow
+from drover.app.readings import Check, InboxItem, Recap, ResumeItem, StatusReport, TaskDetails, TreeNode, WorktreeRow
 from drover.domain.clock import Clock, SystemClock
 from drover.domain.errors import AgentError, UsageError
 from drover.domain.ids import new_id, split_subtask
@@ -317,6 +317,10 @@ class Drover:
     async def inbox(self, epic: str | None = None) -> list[InboxItem]:
         """What needs a person, oldest first."""
         return await steering.inbox(self.store, self.settings, epic)
+
+    async def recap(self, since: int) -> Recap:
+        """What happened since then (unix ms), and how things stand."""
+        return await recap.recap(self.store, self.settings, since, self.clock.now())
 
     @asynccontextmanager
     async def stopping(self, ids: Iterable[str], seconds: float = 10.0) -> AsyncGenerator[set[str]]:

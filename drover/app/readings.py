@@ -76,6 +76,42 @@ class InboxItem(Frozen):
     command: str  # that settles it
 
 
+class RecapTask(Frozen):
+    """A task that landed or failed since a time."""
+
+    task_id: str
+    title: str
+    at: int
+    says: str = ""  # its agent's last words, or why it failed
+    paths: int = 0  # how many it changed
+    decisions: tuple[str, ...] = ()
+
+
+class RecapOrder(Frozen):
+    """What a person ordered."""
+
+    at: int
+    task_id: str
+    what: str
+    by: str
+    why: str = ""
+
+
+class Recap(Frozen):
+    """What happened between two moments (unix ms), and how things stand after it."""
+
+    since: int
+    until: int
+    landed: tuple[RecapTask, ...] = ()
+    failed: tuple[RecapTask, ...] = ()
+    needs: tuple[InboxItem, ...] = ()
+    orders: tuple[RecapOrder, ...] = ()
+    happened: Mapping[str, int]  # runs, and what went otherwise than planned, by its name
+    by_status: Mapping[str, int]  # of the backlog as it is now
+    tokens: int = 0
+    cost_usd: float = 0.0
+
+
 class ResumeItem(Frozen):
     """What a resume does with one task, and why."""
 

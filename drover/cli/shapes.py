@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING
 from drover.domain.states import TERMINAL, State
 
 if TYPE_CHECKING:
-    from drover.app import Check, Drover, InboxItem, ResumeItem, StatusReport, TaskDetails, TreeNode, WorktreeRow
+    from drover.app import (
+        Check,
+        Drover,
+        InboxItem,
+        Recap,
+        RecapTask,
+        ResumeItem,
+        StatusReport,
+        TaskDetails,
+        TreeNode,
+        WorktreeRow,
+    )
     from drover.domain.models import Attempt, Epic, Event, RunReport, StepRecord, Task, Word
 
 Shape = dict[str, object]
@@ -117,6 +128,35 @@ def inbox_json(items: Sequence[InboxItem]) -> list[Shape]:
         }
         for item in items
     ]
+
+
+def recap_json(recap: Recap) -> Shape:
+    return {
+        "since": _time(recap.since),
+        "until": _time(recap.until),
+        "landed": [_recap_task_json(task) for task in recap.landed],
+        "failed": [_recap_task_json(task) for task in recap.failed],
+        "needs_you": inbox_json(recap.needs),
+        "orders": [
+            {"at": _time(order.at), "task_id": order.task_id, "what": order.what, "by": order.by, "why": order.why}
+            for order in recap.orders
+        ],
+        "happened": dict(recap.happened),
+        "by_status": dict(recap.by_status),
+        "tokens": recap.tokens,
+        "cost_usd": recap.cost_usd,
+    }
+
+
+def _recap_task_json(task: RecapTask) -> Shape:
+    return {
+        "task_id": task.task_id,
+        "title": task.title,
+        "at": _time(task.at),
+        "says": task.says,
+        "paths": task.paths,
+        "decisions": list(task.decisions),
+    }
 
 
 def attempt_json(attempt: Attempt) -> Shape:

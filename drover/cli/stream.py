@@ -48,8 +48,8 @@ async def stream(
             types=split(type),
             epic=epic,
             task=task,
-            since=_time(since, "--since", drover.clock.now()),
-            until=_time(until, "--until", drover.clock.now()),
+            since=time_of(since, "--since", drover.clock.now()),
+            until=time_of(until, "--until", drover.clock.now()),
             follow=follow,
             limit=limit,
         )
@@ -70,7 +70,7 @@ def _print_event(out: Printer, event: Event) -> None:
     out.line(Styled(moment(event.at), "dim"), "  ", Styled(f"{event.type:<16}", "bold"), "  ", told)
 
 
-def _time(text: str | None, name: str, now: int) -> int | None:
+def time_of(text: str | None, name: str, now: int) -> int | None:
     """A moment in unix milliseconds, written as RFC 3339 or as a duration back from now; raises UsageError."""
     if text is None:
         return None

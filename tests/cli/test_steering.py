@@ -178,3 +178,35 @@ def test_who_looks_away_leaves_the_agent_alone(cli: Cli, start: Start) -> None:
     assert running(cli, task)
     cli("cancel", task)
     run.wait(WITHIN)
+
+
+def test_a_recap_says_in_a_screen_what_happened(cli: Cli) -> None:
+    done = cli.add("Writes", "-d", 'write a.txt "a"\nsay "All is well. "')
+    failed = cli.add("Fails", "-d", 'fail 9 "no good"', "--max-attempts", "1")
+    asks = cli.add("Asks", "-d", 'ask "which colour?"')
+    cli("run", code=3)
+    cli("hint", asks, "look at the style guide")
+    told = cli("recap").out
+    assert told.splitlines()[0].startswith("12h: 1 landed, 1 failed, 2 need you, 1 run · now ")
+    landed, rest = told.split("\nLanded\n")[1].split("\nFailed\n")
+    assert done in landed
+    assert "1 path" in landed
+    assert "All is well." in landed
+    assert "no good" in rest.split("Needs you")[0]
+    assert f"drover retry --force {failed}" in rest
+    assert f'drover answer {asks} "…"' in rest
+    assert "look at the style guide" in rest.split("What people ordered")[1]
+    assert len(told.splitlines()) < 24
+    found = cli.json("recap", "--since", "1h")
+    assert [one["task_id"] for one in found["landed"]] == [done]
+    assert found["happened"]["runs"] == 1
+    assert cli.json("recap", "--since", "1ms")["landed"] == []
+    assert "has not come yet" in cli.error("recap", "--since", "2999-01-01T00:00:00Z", code=2)["message"]
+
+
+def test_a_recap_of_much_is_still_a_screen(cli: Cli) -> None:
+    for number in range(10):
+        cli("pause", cli.add(f"Task {number}"))
+    told = cli("recap").out
+    assert len(told.splitlines()) < 30
+    assert "and 2 more: drover inbox" in told
