@@ -1,7 +1,8 @@
 """The program behind the scripted agent: ``scripted_plan.py start|resume SESSION_FILE SESSION_ID``, prompt on stdin.
 
 Standard library only; it starts in 20 ms. The plan is every line of the task's description that is one
-of these, with words as in a shell; without any it writes ``<task-id>.md`` holding the task's title:
+of these, with words as in a shell; without any it writes ``<task-id>.md`` holding the task's title. Asked to plan
+(``DROVER_PLAN``), it writes these lines as the steps of a plan, and beside them what was wrong with its last one:
 
     write PATH TEXT      append PATH TEXT     wait 2s          say TEXT
     fail N [MESSAGE]     later 5s             ask QUESTION
@@ -101,6 +102,18 @@ class Session:
         self.conflicts = []
         self.save()
 
+    def write_plan(self, path: str, prompt: str) -> dict[str, object]:
+        """The steps as a plan that drover reads, instead of doing them."""
+        title = _TITLE.search(prompt)
+        wrong = [line[2:] for line in prompt.splitlines() if line.startswith("> ")]
+        plan = {
+            "summary": (title[2] if title else "nothing") + "".join(f"\nMinding: {line}" for line in wrong),
+            "steps": [{"title": " ".join(step)[:200].replace("\n", " ")} for step in self.plan],
+            "complexity": "medium",
+        }
+        replace(path, json.dumps(plan, indent=2), path + ".tmp")
+        return {"verdict": "done", "summary": f"Wrote a plan of {len(self.plan)} steps."}
+
     def go_on(self) -> dict[str, object]:
         """Do what is left; the result."""
         words = ""
@@ -176,7 +189,8 @@ def main(how: str, path: str, session_id: str) -> int:
         session = Session(path, parse(prompt))
     tell("session", id=session_id, resumed=how == "resume", done=session.done, of=len(session.plan))
     session.resolve(prompt)
-    result = session.go_on()
+    plan_file = os.environ.get("DROVER_PLAN")
+    result = session.write_plan(plan_file, prompt) if plan_file else session.go_on()
     tell("result", **result)
     return 0
 

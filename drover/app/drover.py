@@ -24,13 +24,14 @@ from drover.app.readings import Check, InboxItem, Recap, ResumeItem, StatusRepor
 from drover.domain.clock import Clock, SystemClock
 from drover.domain.errors import AgentError, UsageError
 from drover.domain.ids import new_id, split_subtask
-from drover.domain.models import Attempt, Epic, Event, NewTask, Run, RunReport, Task, TestMode, TestScope, Word
+from drover.domain.models import Attempt, Epic, Event, Mode, NewTask, Run, RunReport, Task, TestMode, TestScope, Word
+from drover.domain.plans import Plan, PlanDraft
 from drover.domain.states import Status
 from drover.engine import hosts, reaper
 from drover.engine.gate import only_one_at_a_time
 from drover.engine.plain import Work
 from drover.engine.tools import Places, Tools
-from drover.engine.workers import Crew, Scope, Stop
+from drover.engine.workers import Crew, Scope, Stop, choice_of
 from drover.git.repo import Repo
 from drover.process import current_identity, sole_error
 from drover.settings import HOOKS, Project, Settings, find_project, load
@@ -338,6 +339,36 @@ class Drover:
     async def resolve(self, id: str, note: str = "") -> Task:
         return await self.store.tasks.resolve(id, note=note, operator=await self._operator())
 
+    # ------------------------------------------------------------ plans
+
+    async def plans(
+        self, *, statuses: Collection[str] = (), task: str | None = None, epic: str | None = None
+    ) -> list[Plan]:
+        """Plans in the order they were made."""
+        found = await self.store.plans.list_plans(task=task, epic=epic)
+        return [plan for plan in found if not statuses or plan.status in statuses]
+
+    async def plan(self, id: str) -> Plan:
+        return await self.store.plans.get(id)
+
+    async def approve_plan(self, id: str) -> Plan:
+        """Free the plan's task to be built."""
+        return await self.store.plans.approve(id, by=await self._operator())
+
+    async def reject_plan(self, id: str, feedback: str) -> Plan:
+        """Send the plan back to an agent with what was wrong, as often as ``[refinement]`` says."""
+        refinement = self.settings.refinement
+        most = refinement.max_refinements if refinement.enabled else 0
+        return await self.store.plans.reject(id, feedback, max_refinements=most, by=await self._operator())
+
+    async def edit_plan(self, id: str, draft: PlanDraft) -> Plan:
+        """Put another text in the place of a plan's that is not judged yet."""
+        return await self.store.plans.edit(id, draft, by=await self._operator())
+
+    async def delete_plan(self, id: str) -> Plan:
+        """Forget the plan; its task is as one that was never planned."""
+        return await self.store.plans.delete(id, by=await self._operator())
+
     # ------------------------------------------------------------ running
 
     async def run(
@@ -347,6 +378,7 @@ class Drover:
         epic: str | None = None,
         tasks: Sequence[str] = (),
         target: str | None = None,
+        mode: Mode | None = None,
         wait: bool = False,
         forever: bool = False,
         on_event: Callable[[Event], None] | None = None,
@@ -354,8 +386,9 @@ class Drover:
     ) -> RunReport:
         """Drive every eligible task to completion and return when nothing is ready, running or due.
 
-        ``wait`` stays for tasks that need a person, ``forever`` serves a growing backlog. Cancelled from
-        outside, it ends the agents gently and gives its claims back first.
+        ``mode`` is ``planning`` (agents write plans, nothing is built), ``building`` (tasks with an approved plan
+        alone) or ``combined``. ``wait`` stays for tasks that need a person, ``forever`` serves a growing backlog.
+        Cancelled from outside, it ends the agents gently and gives its claims back first.
         """
         stop = stop or Stop()
         began = time.monotonic()
@@ -364,7 +397,7 @@ class Drover:
             raise UsageError(
                 "the tasks of this store are functions of a program", hint="drover.open(url, repo=None, …)"
             )
-        run = await self._asked(workers, epic, tasks, target)
+        run = await self._asked(workers, epic, tasks, target, mode)
         await self._check_agents(run)
         tools = await self.tools(run_id=run.id, stop=stop, target=run.target)
         await approvals.insist(tools, self.project, *HOOKS)
@@ -374,7 +407,8 @@ class Drover:
         async with only_one_at_a_time(self.places.state / "start.lock"):
             await reaper.recover(tools)
             await self.store.workers.start_run(run, crew_workers)
-        crew = Crew(tools, crew_workers, Scope(run.epic_id, run.task_ids), stop, forever=forever, patient=wait)
+        scope = Scope(run.epic_id, run.task_ids, choice_of(run.mode, self.settings))
+        crew = Crew(tools, crew_workers, scope, stop, forever=forever, patient=wait)
         report = RunReport()
         try:
             async with anyio.create_task_group() as group:
@@ -535,13 +569,16 @@ class Drover:
             env=table.env, set=dict(table.set),
         )  # fmt: skip
 
-    async def _asked(self, workers: int | None, epic: str | None, tasks: Sequence[str], target: str | None) -> Run:
+    async def _asked(
+        self, workers: int | None, epic: str | None, tasks: Sequence[str], target: str | None, mode: Mode | None = None
+    ) -> Run:
         identity = current_identity()
         return Run(
             id=new_id("run", 8),
             epic_id=(await self.epic(epic)).id if epic else None,
             task_ids=tuple([(await self.task(t)).id for t in tasks]),
             target=target or self.settings.project.target,
+            mode=mode or self.settings.mode,
             workers=workers or self.settings.workers,
             host=host_name(self.settings.host),
             process=str(identity),

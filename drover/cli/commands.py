@@ -36,6 +36,7 @@ _COMMANDS: tuple[tuple[Group, str, str, str], ...] = (
     (_BACKLOG, "logs", "logs:logs", "The agent's words and the tests' output."),
     (_BACKLOG, "diff", "info:diff", "What a task changed, or has changed so far."),
     (_RUN, "run", "run:run", "Drive every eligible task to completion."),
+    (_RUN, "plan", "plan:plan", "What agents mean to do: list, show, approve, reject, delete, review."),
     (_RUN, "resume", "run:resume", "Go on with the last run, saying first what it left."),
     (_SEE, "status", "status:status", "Counts, what is running, what needs a person."),
     (_SEE, "watch", "status:watch", "The status, live."),

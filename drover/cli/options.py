@@ -19,6 +19,8 @@ GLOBAL = Group("Options of every command", sort_key=9)
 TaskType = Literal["feature", "bug", "refactor", "test", "docs", "research", "fix", "other"]
 TestMode = Literal["strict", "lenient", "disabled"]
 TestScope = Literal["all", "diff", "skip"]
+Mode = Literal["combined", "planning", "building"]
+PlanStatus = Literal["pending", "approved", "rejected", "executing", "completed", "failed"]
 StatusName = Literal[
     "ready", "blocked", "waiting", "claimed", "in_progress", "paused", "completed", "failed", "cancelled"
 ]

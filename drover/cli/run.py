@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import anyio
 
-from drover.cli.options import NOTHING_SAID, Common, option, split
+from drover.cli.options import NOTHING_SAID, Common, Mode, option, split
 from drover.cli.output import Part, Printer, Styled, status_word
 from drover.cli.progress import Progress, of_printer
 from drover.cli.session import opened, printer_of
@@ -31,6 +31,10 @@ TasksOption = Annotated[tuple[str, ...], option("--task", metavar="ID", help="On
 TargetOption = Annotated[
     str | None, option("--target", metavar="BRANCH", help="Land on this branch, not on the project's.")
 ]
+ModeOption = Annotated[
+    Mode | None,
+    option("--mode", help="planning: agents write plans, nothing is built; building: only what has an approved plan."),
+]
 WaitOption = Annotated[bool, option("--wait", help="Stay for what waits for a person, too.")]
 ForeverOption = Annotated[bool, option("--forever", help="Go on serving a backlog that grows.")]
 VerboseOption = Annotated[bool, option("--verbose", "-v", help="Tell every event, not only the telling ones.")]
@@ -48,6 +52,7 @@ class _Asked:
     epic: str | None
     tasks: tuple[str, ...]
     target: str | None
+    mode: Mode | None
     wait: bool
     forever: bool
     verbose: bool
@@ -59,6 +64,7 @@ async def run(
     epic: EpicOption = None,
     task: TasksOption = (),
     target: TargetOption = None,
+    mode: ModeOption = None,
     wait: WaitOption = False,
     forever: ForeverOption = False,
     verbose: VerboseOption = False,
@@ -78,7 +84,7 @@ async def run(
     Progress is told on stderr; the summary at the end, and the events with --json, go to stdout. What the agents
     say is in drover logs.
     """
-    asked = _asked(workers, epic, task, target, wait, forever, verbose)
+    asked = _asked(workers, epic, task, target, mode, wait, forever, verbose)
     out = printer_of(common)
     async with opened(common, workers=workers) as drover:
         if dry_run:
@@ -94,6 +100,7 @@ async def resume(
     epic: EpicOption = None,
     task: TasksOption = (),
     target: TargetOption = None,
+    mode: ModeOption = None,
     wait: WaitOption = False,
     forever: ForeverOption = False,
     verbose: VerboseOption = False,
@@ -101,7 +108,7 @@ async def resume(
     yes: YesOption = False,
     common: Common = NOTHING_SAID,
 ) -> int:
-    """Go on with the last run: its epic, tasks, target and number of workers, unless told otherwise.
+    """Go on with the last run: its epic, tasks, target, mode and number of workers, unless told otherwise.
 
     First says what it found. keep: landed, stays as it is. continue: the agent's session, or the step after the
     last that was finished, goes on. redo: the attempt begins again, with the work that was saved. ask: it needs a
@@ -113,11 +120,12 @@ async def resume(
         if last is not None:
             workers = workers or last.workers
             target = target or last.target
+            mode = mode or last.mode
             if epic is None and not task:
                 epic, task = last.epic_id, last.task_ids
         elif not common.json:
             out.note("there was no run yet; this is the first")
-        asked = _asked(workers, epic, task, target, wait, forever, verbose)
+        asked = _asked(workers, epic, task, target, mode, wait, forever, verbose)
         items = await drover.plan_resume(epic=epic)
         if asked.tasks:
             chosen = {(await drover.task(one)).id for one in asked.tasks}
@@ -148,13 +156,14 @@ def _asked(
     epic: str | None,
     task: Sequence[str],
     target: str | None,
+    mode: Mode | None,
     wait: bool,
     forever: bool,
     verbose: bool,
 ) -> _Asked:
     if wait and forever:
         raise UsageError("--wait and --forever exclude each other", hint="--forever stays anyway")
-    return _Asked(workers, epic, split(task), target, wait, forever, verbose)
+    return _Asked(workers, epic, split(task), target, mode, wait, forever, verbose)
 
 
 async def _drive(drover: Drover, out: Printer, asked: _Asked) -> int:
@@ -203,6 +212,7 @@ async def _watched(drover: Drover, out: Printer, asked: _Asked, stop: StopSignal
                 epic=asked.epic,
                 tasks=asked.tasks,
                 target=asked.target,
+                mode=asked.mode,
                 wait=asked.wait,
                 forever=asked.forever,
                 on_event=_teller(out, stop, progress.event),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         WorktreeRow,
     )
     from drover.domain.models import Attempt, Epic, Event, RunReport, StepRecord, Task, Word
+    from drover.domain.plans import Plan
 
 Shape = dict[str, object]
 
@@ -63,6 +64,23 @@ def task_json(task: Task, drover: Drover, *, branch: str | None = None) -> Shape
         "branch": branch,
         "worktree": str(worktree) if worktree.is_dir() else None,
         "landed_commit": task.landed_commit,
+    }
+
+
+def plan_json(plan: Plan) -> Shape:
+    """A plan, whole."""
+    return {
+        "id": plan.id,
+        "task_id": plan.task_id,
+        "title": plan.task_title,
+        "status": plan.status,
+        "revision": plan.revision,
+        "parent_plan_id": plan.parent_id,
+        "feedback": plan.feedback,
+        "created_at": _time(plan.created_at),
+        "decided_at": _time(plan.decided_at),
+        "decided_by": plan.decided_by,
+        **plan.draft.model_dump(mode="json"),
     }
 
 

@@ -11,6 +11,7 @@ from drover.domain.states import State, Status, status_of
 
 TestMode = Literal["strict", "lenient", "disabled"]
 TestScope = Literal["all", "diff", "skip"]
+Mode = Literal["combined", "planning", "building"]
 Resumed = Literal["fresh", "continued", "restored", "soft"]
 
 # The steps of a life in their order; a step's name is part of the database.
@@ -106,6 +107,7 @@ class Task(Frozen):
     stranded: bool = False
     executing: bool = False  # its current claim has started the agent
     due: bool = False  # it waited for a time, and the time has come
+    plan: Literal["pending", "approved", "rejected"] | None = None  # the state of its newest plan
 
     @property
     def needs_person(self) -> bool:
@@ -191,6 +193,7 @@ class Attempt(Frozen):
     agent: str = ""
     process: str | None = None  # ProcessIdentity of the agent's supervisor, as text
     marker: str | None = None  # DROVER_MARKER in the environment of everything it started
+    purpose: Literal["build", "plan"] = "build"
     started_at: int
     agent_started_at: int | None = None
     alive_at: int | None = None  # the agent's last sign of life
@@ -264,6 +267,7 @@ class Run(Frozen):
     epic_id: str | None = None
     task_ids: tuple[str, ...] = ()
     target: str | None = None
+    mode: Mode = "combined"
     workers: int = 1
     host: str = ""
     process: str = ""

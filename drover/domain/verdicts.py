@@ -8,6 +8,7 @@ from typing import Literal
 
 from drover.domain.errors import AgentError, AttemptFailed, DiskFull, DroverError, StoreUnavailable, Unreachable
 from drover.domain.models import Frozen, Landed
+from drover.domain.plans import PlanDraft
 from drover.domain.policy import backoff_ms
 
 
@@ -105,7 +106,15 @@ class Stopped(Frozen):
     reason: str = ""
 
 
-Verdict = Completed | Parked | Retry | Failed | Released | Stopped
+class Planned(Frozen):
+    """A plan was made. ``approved_by``: who frees the task at once; None: it waits for a person. Costs no attempt."""
+
+    kind: Literal["planned"] = "planned"
+    draft: PlanDraft
+    approved_by: str | None = None
+
+
+Verdict = Completed | Parked | Planned | Retry | Failed | Released | Stopped
 
 
 def judge(

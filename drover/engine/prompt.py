@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from drover.domain.models import Task, Word, Worktree
+from drover.domain.plans import Plan
 from drover.domain.verdicts import Outcome
 
 ERROR_LIMIT = 6_000
@@ -17,13 +18,15 @@ def task_prompt(
     *,
     guidelines: str,
     blockers: Sequence[tuple[Task, str]],
+    plan: Plan | None,
     tree: Worktree,
     test_command: str | None,
     words: Sequence[str] = (),
 ) -> str:
     """The whole prompt of a session's start.
 
-    ``blockers``: finished tasks and the last words of their agents; ``words``: what a person has said since.
+    ``blockers``: finished tasks and the last words of their agents; ``plan``: the approved one; ``words``: what a
+    person has said since.
     """
     parts = []
     if guidelines.strip():
@@ -35,14 +38,19 @@ def task_prompt(
         parts.append("Labels: " + ", ".join(task.labels))
     if blockers:
         lines = [
-            f"- {b.id}: {b.title}" + (f"\n{_quoted(words, SUMMARY_LIMIT)}" if words else "") for b, words in blockers
+            f"- {b.id}: {b.title}" + (f"\n{quoted(words, SUMMARY_LIMIT)}" if words else "") for b, words in blockers
         ]
         parts.append("# Done before this task\n\nTheir changes are in your working directory.\n\n" + "\n".join(lines))
+    if plan is not None:
+        parts.append(
+            "# The plan\n\nIt was read and approved. Follow it; where the code proves it wrong, keep to its intent."
+            f"\n\n{plan.draft.as_text()}"
+        )
     parts.append(_terms(task, test_command))
     if tree.conflicts:
         parts.append(_conflict(tree))
     if task.error is not None and not tree.conflicts:
-        parts.append(_last_error(task))
+        parts.append(last_error(task))
     return "\n\n".join([*parts, *words]) + "\n"
 
 
@@ -59,7 +67,7 @@ def follow_up(task: Task, tree: Worktree, *, interrupted: bool, words: Sequence[
     elif tree.conflicts:
         why = _conflict(tree)
     elif task.error is not None:
-        why = _last_error(task)
+        why = last_error(task)
     else:
         why = "Go on with the task and finish it."
     reads = f"The task now reads:\n\n# Task {task.id}: {task.title}\n\n{task.description.strip()}".rstrip()
@@ -71,9 +79,9 @@ def said(words: Sequence[Word]) -> list[str]:
     parts: list[str] = []
     room = WORDS_LIMIT
     for word in reversed(words):
-        told = _quoted(word.text, WORDS_LIMIT)
+        told = quoted(word.text, WORDS_LIMIT)
         if word.question:
-            asked = _quoted(word.question, SUMMARY_LIMIT)
+            asked = quoted(word.question, SUMMARY_LIMIT)
             part = f"You asked a person:\n\n{asked}\n\nThe answer:\n\n{told}"
         else:
             part = f"A person who watches over this task says:\n\n{told}"
@@ -110,7 +118,8 @@ def _conflict(tree: Worktree) -> str:
     )
 
 
-def _last_error(task: Task) -> str:
+def last_error(task: Task) -> str:
+    """What the last attempt came to, for the agent of the next one."""
     error = task.error
     if error is None:
         return ""
@@ -122,12 +131,12 @@ def _last_error(task: Task) -> str:
         Outcome.STALLED: "You showed no sign of life for too long and were stopped",
     }.get(Outcome(error.error_class), "The last attempt failed")
     return (
-        f"# The last attempt\n\n{what}. What was reported:\n\n{_quoted(error.message, ERROR_LIMIT)}\n\n"
+        f"# The last attempt\n\n{what}. What was reported:\n\n{quoted(error.message, ERROR_LIMIT)}\n\n"
         "What you had done is still in the working directory. Put it right and finish the task."
     )
 
 
-def _quoted(text: str, limit: int) -> str:
+def quoted(text: str, limit: int) -> str:
     """Foreign text, cut from its middle, every line marked."""
     if len(text) > limit:
         text = text[: limit // 3] + "\n[…]\n" + text[-2 * limit // 3 :]

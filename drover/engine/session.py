@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import anyio
 from anyio import to_thread
+from pydantic import Field
 
 from drover.agents.base import AgentHost, AgentJob
-from drover.domain.models import AgentReport, Attempt, ProcessIdentity, Resumed, Task, Usage, Word, Worktree
+from drover.domain.models import AgentReport, Attempt, Frozen, ProcessIdentity, Resumed, Task, Usage, Word, Worktree
 from drover.domain.verdicts import Outcome
 from drover.engine import prompt
 from drover.engine.steps import Run
@@ -23,11 +25,21 @@ BY_ITSELF = frozenset({Outcome.QUESTION.value, Outcome.PERMISSION.value, Outcome
 SESSION_LOST = frozenset({Outcome.CONTEXT_OVERFLOW.value})  # after these the session is not gone on with
 
 
-async def hold(run: Run, tree: Worktree) -> AgentReport:
+class Order(Frozen):
+    """What an agent is asked for, where that is not simply the task."""
+
+    purpose: Literal["build", "plan"]
+    prompt: str
+    follow_up: str
+    env: dict[str, str] = Field(default_factory=dict)
+
+
+async def hold(run: Run, tree: Worktree, order: Order | None = None) -> AgentReport:
     """Start, continue or adopt the agent's execution; its report."""
     tools, task = run.tools, run.claim.task
     agent = tools.find_agent(tools.agent_of(task))
-    history = [a for a in await tools.store.claims.attempts(task.id) if a.fence < run.claim.fence]
+    earlier = [a for a in await tools.store.claims.attempts(task.id) if a.fence < run.claim.fence]
+    history = [a for a in earlier if a.purpose == (order.purpose if order else "build")]
     adopted = _ended_unseen(history, task, tools.places.state)
     log_dir = Path(adopted.log) if adopted and adopted.log else tools.places.logs(task.id, run.claim.fence)
     log_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -39,21 +51,20 @@ async def hold(run: Run, tree: Worktree) -> AgentReport:
         task_id=task.id,
         attempt=task.attempt,
         fence=run.claim.fence,
-        prompt=prompt.task_prompt(
-            task,
-            guidelines=tools.settings.guidelines,
-            blockers=await _blockers(run),
-            tree=tree,
-            test_command=tools.test_command(task) if tools.test_mode(task) != "disabled" else None,
-            words=prompt.said(said),
-        ),
-        follow_up=prompt.follow_up(task, tree, interrupted=_interrupted(history, task), words=prompt.said(untold)),
+        prompt=await _begin(run, tree, order, said),
+        follow_up=_go_on(run, tree, order, untold, interrupted=_interrupted(history, task)),
         session_id=session_id,
         prior_cost_usd=spent.cost_usd,
         prior_usage=spent,
         worktree=Path(tree.path),
         log_dir=log_dir,
-        env=environment(run, tree, (*agent.env_names, *settings.env), dict(settings.set), log_dir / "result.json"),
+        env=environment(
+            run,
+            tree,
+            (*agent.env_names, *settings.env),
+            dict(settings.set) | (order.env if order else {}),
+            log_dir / "result.json",
+        ),
         marker=tools.places.marker(task.id, run.claim.fence),
         timeout_s=tools.timeout_s(task),
         stall_s=tools.settings.stall_timeout_ms / 1000,
@@ -65,6 +76,27 @@ async def hold(run: Run, tree: Worktree) -> AgentReport:
     # What is recorded as done is taken from these files, perhaps after a power cut; agents do not sync them.
     await to_thread.run_sync(sync_filesystem, tools.places.worktrees)
     return await _heard_out(run, report)
+
+
+async def _begin(run: Run, tree: Worktree, order: Order | None, said: Sequence[Word]) -> str:
+    tools, task = run.tools, run.claim.task
+    if order is not None:
+        return "\n\n".join([order.prompt, *prompt.said(said)])
+    return prompt.task_prompt(
+        task,
+        guidelines=tools.settings.guidelines,
+        blockers=await _blockers(run),
+        plan=await tools.store.plans.newest(task.id) if task.plan == "approved" else None,
+        tree=tree,
+        test_command=tools.test_command(task) if tools.test_mode(task) != "disabled" else None,
+        words=prompt.said(said),
+    )
+
+
+def _go_on(run: Run, tree: Worktree, order: Order | None, untold: Sequence[Word], *, interrupted: bool) -> str:
+    if order is not None:
+        return "\n\n".join([order.follow_up, *prompt.said(untold)])
+    return prompt.follow_up(run.claim.task, tree, interrupted=interrupted, words=prompt.said(untold))
 
 
 def environment(

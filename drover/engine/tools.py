@@ -40,6 +40,10 @@ class Places:
         """The one place a task's work is done in, whichever attempt."""
         return self.worktrees / task_id
 
+    def planning(self, task_id: str) -> Path:
+        """The clone in which an agent plans the task; nothing in it is kept."""
+        return self.worktrees / f".{task_id}.plan"
+
     def carry(self, task_id: str) -> Path:
         """Names the work that an attempt began with, from before it was brought onto the attempt's base."""
         return self.worktrees / f".{task_id}.carry"

@@ -11,16 +11,17 @@ from typing import NamedTuple
 import anyio
 
 from drover.domain.errors import AttemptFailed, DiskFull, DroverError, GitError, LeaseLost, StoreUnavailable
-from drover.domain.models import Claim, Worker
+from drover.domain.models import Claim, Mode, Worker
 from drover.domain.policy import heartbeat_ms
-from drover.domain.verdicts import Completed, Parked, Released, Retry, Verdict, judge
-from drover.engine import carrying, hosts, ports, publishing, reaper, space, workplace
+from drover.domain.verdicts import Completed, Parked, Planned, Released, Retry, Verdict, judge
+from drover.engine import carrying, hosts, planning, ports, publishing, reaper, space, workplace
 from drover.engine.life import live
 from drover.engine.steps import Run
 from drover.engine.throttle import Throttle
 from drover.engine.tools import Tools
 from drover.process import end_marked
-from drover.settings import HookName
+from drover.settings import HookName, Settings
+from drover.store.tasks import Choice
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,14 @@ class Scope(NamedTuple):
 
     epic_id: str | None = None
     task_ids: tuple[str, ...] = ()
+    choice: Choice = "ready"
+
+
+def choice_of(mode: Mode, settings: Settings) -> Choice:
+    """Which tasks a run of that mode takes."""
+    if mode == "planning":
+        return "to_plan"
+    return "to_build" if mode == "building" and settings.building.approved_only else "ready"
 
 
 @dataclass
@@ -133,6 +142,7 @@ class Crew:
                 epic_id=self._scope.epic_id,
                 task_ids=self._scope.task_ids,
                 agent=self._tools.settings.agent,
+                choice=self._scope.choice,
             )
         except (StoreUnavailable, DiskFull) as trouble:
             log.warning("no claim can be made now: %s", trouble.message)
@@ -141,7 +151,7 @@ class Crew:
     async def _look_ahead(self) -> float | None:
         """Seconds until it is worth looking again at the latest; None when there is nothing left to wait for."""
         try:
-            outlook = await self._tools.store.tasks.outlook(epic_id=self._scope.epic_id, task_ids=self._scope.task_ids)
+            outlook = await self._tools.store.tasks.outlook(**self._scope._asdict())
         except (StoreUnavailable, DiskFull):
             return IDLE_LOOK_S
         if outlook.done and not self._forever and not (self._patient and outlook.person):
@@ -212,9 +222,10 @@ class Crew:
 
         async def life(scope: anyio.CancelScope) -> None:
             try:
-                if tools.shared:
+                planned = self._scope.choice == "to_plan" or task.plan == "rejected"
+                if tools.shared and not planned:
                     await carrying.arrive(run)
-                outcome.append(await live(run))
+                outcome.append(await (planning.live(run) if planned else live(run)))
             except LeaseLost as lost:
                 outcome.append(lost)
             except Exception as error:
@@ -286,7 +297,7 @@ class Crew:
     async def _farewell(self, claim: Claim, verdict: Verdict) -> None:
         """Save the work where it has not landed, then settle."""
         with anyio.CancelScope(shield=True):
-            if not isinstance(verdict, Completed) and not (isinstance(verdict, Parked) and verdict.landed):
+            if not isinstance(verdict, Completed | Planned) and not (isinstance(verdict, Parked) and verdict.landed):
                 await self._save(claim)
             await self._tools.store.claims.settle(claim, verdict)
 

@@ -138,6 +138,7 @@ async def remove(tools: Tools, task_id: str) -> None:
     """The task's clone goes, with the memory of its set-up. Only when what it holds is landed or saved."""
     _forget_set_up(tools, task_id)
     await remove_worktree(tools.places.worktree(task_id))
+    await remove_worktree(tools.places.planning(task_id))
 
 
 async def leave(tools: Tools, task_id: str) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from drover.domain.models import Frozen, TestMode, TestScope
+from drover.domain.models import Frozen, Mode, TestMode, TestScope
 from drover.domain.quantities import format_duration, format_size, parse_duration, parse_size, parse_switch
 from drover.settings.hooks import HooksTable
 from drover.settings.urls import anchor_url, check_url
@@ -79,7 +79,7 @@ def _switch(value: object) -> object:
 
 _duration = BeforeValidator(_written(parse_duration, "90s"))
 _workers, _few, _attempts = _count_between(1, 256), _count_between(0, 20), _count_between(1, 100)
-_lanes = _count_between(1, 64)
+_lanes, _steps = _count_between(1, 64), _count_between(1, 200)
 _megabytes = _count_between(0, 1 << 24)
 
 Text = Annotated[str, AfterValidator(_filled)]
@@ -87,6 +87,7 @@ Workers = Annotated[int, _workers[0], _workers[1]]
 Attempts = Annotated[int, _attempts[0], _attempts[1]]
 Few = Annotated[int, _few[0], _few[1]]
 Lanes = Annotated[int, _lanes[0], _lanes[1]]
+Steps = Annotated[int, _steps[0], _steps[1]]
 SessionTime = Annotated[int, _duration, AfterValidator(_between(100, 7 * DAY, format_duration))]
 LeaseTime = Annotated[int, _duration, AfterValidator(_between(500, DAY, format_duration))]
 StallTime = Annotated[int, _duration, AfterValidator(_between(100, 7 * DAY, format_duration, or_zero=True))]
@@ -133,6 +134,27 @@ class LandingTable(Frozen):
     conflict_attempts: Few = 2
     parallel: Lanes = 2
     push: Text | None = None
+
+
+class PlanningTable(Frozen):
+    """``[planning]``: what becomes of a plan that an agent made (``--mode planning``)."""
+
+    require_approval: Switch = True
+    auto_approve_low: Switch = True
+    max_steps: Steps = 20
+
+
+class BuildingTable(Frozen):
+    """``[building]``: how approved plans are carried out (``--mode building``)."""
+
+    approved_only: Switch = True
+
+
+class RefinementTable(Frozen):
+    """``[refinement]``: how often a rejected plan goes back to an agent with what was wrong."""
+
+    enabled: Switch = True
+    max_refinements: Few = 3
 
 
 class LogsTable(Frozen):
@@ -207,10 +229,14 @@ class Settings(Frozen):
     database_url: Annotated[str, AfterValidator(check_url)] | None = None
     operator: Text | None = None
     guidelines: str = ""
+    mode: Mode = "combined"
 
     project: ProjectTable = ProjectTable()
     verify: VerifyTable = VerifyTable()
     landing: LandingTable = LandingTable()
+    planning: PlanningTable = PlanningTable()
+    building: BuildingTable = BuildingTable()
+    refinement: RefinementTable = RefinementTable()
     logs: LogsTable = LogsTable()
     disk: DiskTable = DiskTable()
     backpressure: BackpressureTable = BackpressureTable()

@@ -39,6 +39,13 @@ ENVIRONMENT = (
     ("DROVER_BACKPRESSURE_MEMORY_CRITICAL_MB", "backpressure.memory_critical_mb"),
     ("DROVER_BACKPRESSURE_WORKER_RSS_LIMIT_MB", "backpressure.worker_rss_limit_mb"),
     ("DROVER_WORKER_MEMORY_LIMIT", "worker.memory_limit"),
+    ("DROVER_WORKER_MODE", "mode"),
+    ("DROVER_PLANNING_REQUIRE_APPROVAL", "planning.require_approval"),
+    ("DROVER_PLANNING_AUTO_APPROVE_LOW", "planning.auto_approve_low"),
+    ("DROVER_PLANNING_MAX_STEPS", "planning.max_steps"),
+    ("DROVER_BUILDING_APPROVED_ONLY", "building.approved_only"),
+    ("DROVER_REFINEMENT_ENABLED", "refinement.enabled"),
+    ("DROVER_REFINEMENT_MAX_REFINEMENTS", "refinement.max_refinements"),
 )
 PROJECT_VARIABLE = "DROVER_PROJECT"
 
@@ -68,6 +75,7 @@ _GIVEN_TO_AGENTS = frozenset(
         "PORT",
         "RUN_ID",
         "RESULT",
+        "PLAN",
         "MARKER",
         "HOOK",
         "OUTCOME",

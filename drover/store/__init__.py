@@ -17,6 +17,7 @@ from drover.store.landings import Landings
 from drover.store.limits import Limits
 from drover.store.orders import Orders
 from drover.store.plain import Plain
+from drover.store.plans import Plans
 from drover.store.ports import Ports
 from drover.store.sqlite import open_sqlite
 from drover.store.tasks import Tasks
@@ -38,6 +39,7 @@ class Store:
         self.limits = Limits(database, clock)
         self.orders = Orders(database, clock)
         self.plain = Plain(database, clock, lease_ms)
+        self.plans = Plans(database, clock)
         self.ports = Ports(database, clock)
         self.workers = Workers(database, clock)
 

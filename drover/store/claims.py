@@ -23,13 +23,14 @@ from drover.domain.models import (
     Worker,
 )
 from drover.domain.states import State
-from drover.domain.verdicts import Completed, Failed, Parked, Released, Retry, Stopped, Verdict
+from drover.domain.verdicts import Completed, Failed, Parked, Planned, Released, Retry, Stopped, Verdict
 from drover.store.database import Database, Row, Transaction, Value
 from drover.store.events import tell
 from drover.store.limits import standing, wake_at
+from drover.store.plans import PLAN_WAIT, keep
 from drover.store.ports import lease_block
 from drover.store.rows import attempt_of, step_of, task_of
-from drover.store.tasks import with_edges
+from drover.store.tasks import Choice, with_edges
 
 FOREVER = 2**62
 PARKED_AT_ONCE = 100  # in one transaction
@@ -65,9 +66,11 @@ class Claims:
         epic_id: str | None = None,
         task_ids: Sequence[str] = (),
         agent: str | None = None,
+        choice: Choice = "ready",
     ) -> Claim | None:
         """The best ready task (priority, then age), of the epic or among the ids if given; None when there is none.
 
+        ``choice``: of those without a plan, blocked ones too (``to_plan``), or with an approved one (``to_build``).
         ``agent`` is that of tasks that name none. A task whose agent is limited is not taken but parked until
         that limit's end, unless its agent has done its part.
         """
@@ -78,7 +81,7 @@ class Claims:
                 tx.ring()
             lease_until = tx.lease_now + self.lease_ms
             lease: dict[str, Value] = {"worker_id": worker.id, "lease_until": lease_until, "now": now}
-            row = await _take_past_limits(tx, lease, epic_id, task_ids, agent)
+            row = await _take_past_limits(tx, lease, _Wanted(choice, epic_id, task_ids), agent)
             if row is None:
                 return None
             task = await with_edges(tx, row, now)
@@ -240,6 +243,9 @@ class Claims:
             if before is None:
                 raise _lost(claim)
             columns = _settled(task_of(before, now=now), verdict, now)
+            if isinstance(verdict, Planned):
+                plan_id = await keep(tx, claim, verdict, now)
+                columns |= {"detail": f"{plan_id} waits to be judged"} if columns["reason"] else {}
             row = await tx.one(
                 "settle_task", id=claim.task_id, fence=claim.fence, worker_id=claim.worker_id, **columns, now=now
             )
@@ -350,25 +356,34 @@ class Claims:
             raise StoreError(f"{query} changed {changed} rows")
 
 
-async def _take(tx: Transaction, lease: dict[str, Value], epic_id: str | None, task_ids: Sequence[str]) -> Row | None:
-    if task_ids:
-        return await tx.one("claim_task_among", task_ids=json.dumps(list(task_ids)), **lease)
-    if epic_id is not None:
-        return await tx.one("claim_task_of_epic", epic_id=epic_id, **lease)
+class _Wanted(NamedTuple):
+    """Which task a claim is asked of."""
+
+    choice: Choice
+    epic_id: str | None
+    task_ids: Sequence[str]
+
+
+async def _take(tx: Transaction, lease: dict[str, Value], wanted: _Wanted) -> Row | None:
+    ids = json.dumps(list(wanted.task_ids)) if wanted.task_ids else None
+    if (choice := wanted.choice) != "ready":
+        return await tx.one(f"claim_task_{choice}", epic_id=wanted.epic_id, ids=ids, **lease)
+    if ids is not None:
+        return await tx.one("claim_task_among", task_ids=ids, **lease)
+    if wanted.epic_id is not None:
+        return await tx.one("claim_task_of_epic", epic_id=wanted.epic_id, **lease)
     return await tx.one("claim_task", **lease)
 
 
-async def _take_past_limits(
-    tx: Transaction, lease: dict[str, Value], epic_id: str | None, task_ids: Sequence[str], agent: str | None
-) -> Row | None:
+async def _take_past_limits(tx: Transaction, lease: dict[str, Value], wanted: _Wanted, agent: str | None) -> Row | None:
     """As :func:`_take`; what it takes for an agent that is limited is parked, and the next is taken."""
     now, parked = int(lease["now"] or 0), 0
-    row = await _take(tx, lease, epic_id, task_ids)
+    row = await _take(tx, lease, wanted)
     limits = await standing(tx, now) if row is not None else {}
     while row is not None and (limit := limits.get(str(row["agent"] or agent))) and not await _agent_is_done(tx, row):
         await _park(tx, row, limit, now)
         parked += 1
-        row = await _take(tx, lease, epic_id, task_ids) if parked < PARKED_AT_ONCE else None
+        row = await _take(tx, lease, wanted) if parked < PARKED_AT_ONCE else None
     if parked:
         tx.ring()
     return row
@@ -392,7 +407,7 @@ def _lost(claim: Claim) -> LeaseLost:
     return LeaseLost(f"{claim.task_id} is no longer held by {claim.worker_id} (fence {claim.fence})")
 
 
-_OUTCOMES = {"completed": None, "parked": None, "released": "interrupted", "stopped": "cancelled"}
+_OUTCOMES = {"completed": None, "parked": None, "planned": None, "released": "interrupted", "stopped": "cancelled"}
 
 
 def _settled(task: Task, verdict: Verdict, now: int) -> dict[str, Value]:
@@ -421,6 +436,8 @@ def _settled(task: Task, verdict: Verdict, now: int) -> dict[str, Value]:
             columns |= {"state": "waiting", "reason": verdict.reason, "detail": verdict.detail, "due_at": verdict.until}
             if verdict.reason == "internal":
                 columns |= {"troubles": task.troubles + 1}
+        case Planned() if verdict.approved_by is None:
+            columns |= {"state": "waiting", "reason": PLAN_WAIT}
         case Retry() | Failed():
             columns |= {
                 "error_class": verdict.error_class.value,
@@ -447,13 +464,16 @@ async def _tell_verdict(tx: Transaction, claim: Claim, verdict: Verdict, now: in
     kinds = {
         "completed": "task.completed",
         "parked": "task.waiting",
+        "planned": "task.planned",
         "retry": "task.retrying",
         "failed": "task.failed",
         "released": "task.released",
         "stopped": "task.stopped",
     }
     data: dict[str, Value] = {
-        k: v for k, v in verdict.model_dump(mode="json", exclude={"kind", "landed"}).items() if v not in (None, "")
+        k: v
+        for k, v in verdict.model_dump(mode="json", exclude={"kind", "landed", "draft"}).items()
+        if v not in (None, "")
     }
     if isinstance(verdict, Completed):
         data["commit"] = verdict.landed.commit

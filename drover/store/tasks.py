@@ -9,7 +9,7 @@ import json
 import random
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence, Set
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from drover.domain import graph
 from drover.domain.clock import Clock
@@ -35,6 +35,10 @@ _STORED: dict[Status, tuple[State, ...]] = {
     Status.FAILED: (State.FAILED,),
     Status.CANCELLED: (State.CANCELLED,),
 }
+
+
+# Which tasks a run is about: those that are ready, those to be planned, those whose plan was approved.
+Choice = Literal["ready", "to_plan", "to_build"]
 
 
 class Outlook(NamedTuple):
@@ -124,14 +128,18 @@ class Tasks:
 
         return await self._database.read(verb)
 
-    async def outlook(self, *, epic_id: str | None = None, task_ids: Collection[str] = ()) -> Outlook:
+    async def outlook(
+        self, *, epic_id: str | None = None, task_ids: Collection[str] = (), choice: Choice = "ready"
+    ) -> Outlook:
         """What is left to be done in a scope, wherever it runs."""
 
         async def verb(tx: Transaction) -> Row | None:
             now = self._clock.now()
-            if epic_id is None and not task_ids:
-                return await tx.one("find_outlook", now=now)
             ids = json.dumps(list(task_ids)) if task_ids else None
+            if choice != "ready":
+                return await tx.one(f"find_outlook_{choice}", now=now, epic_id=epic_id, ids=ids)
+            if epic_id is None and ids is None:
+                return await tx.one("find_outlook", now=now)
             return await tx.one("find_outlook_within", now=now, epic_id=epic_id, ids=ids)
 
         row = await self._database.read(verb)

@@ -39,6 +39,7 @@ class Workers:
                 epic_id=run.epic_id,
                 task_ids=json.dumps(run.task_ids),
                 target=run.target,
+                mode=run.mode,
                 workers=run.workers,
                 host=run.host,
                 process=run.process,

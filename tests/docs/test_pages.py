@@ -30,6 +30,7 @@ GIVEN_TO_AGENTS = (
     "COMMIT",
     "RUN_ID",
     "RESULT",
+    "PLAN",
     "MARKER",
     "SESSION_ID",
 )

@@ -24,6 +24,8 @@ TABLE attempts
     log text COLLATE "C"
     base text COLLATE "C"
     origin text COLLATE "C"
+    purpose text COLLATE "C" NOT NULL DEFAULT 'build'::text
+    attempts_purpose_check: CHECK ((purpose = ANY (ARRAY['build'::text, 'plan'::text])))
     attempts_task_id_fkey: FOREIGN KEY (task_id) REFERENCES tasks(id)
     attempts_worker_id_fkey: FOREIGN KEY (worker_id) REFERENCES workers(id)
     attempts_pkey: PRIMARY KEY (task_id, fence)
@@ -104,6 +106,26 @@ TABLE meta
     value text COLLATE "C" NOT NULL
     meta_pkey: PRIMARY KEY (key)
 
+TABLE plans
+    number bigint NOT NULL DEFAULT identity
+    id text COLLATE "C" NOT NULL
+    task_id text COLLATE "C" NOT NULL
+    revision bigint NOT NULL
+    parent_id text COLLATE "C"
+    state text COLLATE "C" NOT NULL
+    draft text COLLATE "C" NOT NULL
+    feedback text COLLATE "C" NOT NULL DEFAULT ''::text
+    created_at bigint NOT NULL
+    decided_at bigint
+    decided_by text COLLATE "C"
+    plans_revision_check: CHECK ((revision > 0))
+    plans_state_check: CHECK ((state = ANY (ARRAY['pending'::text, 'approved'::text, 'rejected'::text])))
+    plans_task_id_fkey: FOREIGN KEY (task_id) REFERENCES tasks(id)
+    plans_pkey: PRIMARY KEY (number)
+    plans_id_key: UNIQUE (id)
+    CREATE INDEX plans_of_task ON plans USING btree (task_id)
+    CREATE UNIQUE INDEX plans_in_force ON plans USING btree (task_id) WHERE (state <> 'rejected'::text)
+
 TABLE port_leases
     host text COLLATE "C" NOT NULL
     first_port bigint NOT NULL
@@ -139,6 +161,8 @@ TABLE runs
     concurrency bigint
     throttle text COLLATE "C"
     throttled_at bigint
+    mode text COLLATE "C" NOT NULL DEFAULT 'combined'::text
+    runs_mode_check: CHECK ((mode = ANY (ARRAY['combined'::text, 'planning'::text, 'building'::text])))
     runs_epic_id_fkey: FOREIGN KEY (epic_id) REFERENCES epics(id)
     runs_pkey: PRIMARY KEY (id)
 
@@ -207,12 +231,14 @@ TABLE tasks
     completed_at bigint
     input text COLLATE "C"
     result text COLLATE "C"
+    plan text COLLATE "C"
     tasks_check: CHECK (((state = 'running'::text) = ((claimed_by IS NOT NULL) AND (lease_until IS NOT NULL))))
     tasks_check1: CHECK (((state <> 'waiting'::text) OR (reason IS NOT NULL)))
     tasks_check2: CHECK (((state = 'completed'::text) = (completed_at IS NOT NULL)))
     tasks_check3: CHECK (((state <> 'completed'::text) OR (landed_at IS NOT NULL)))
     tasks_check4: CHECK (((due_at IS NULL) OR (state = 'waiting'::text)))
     tasks_open_blockers_check: CHECK ((open_blockers >= 0))
+    tasks_plan_check: CHECK ((plan = ANY (ARRAY['pending'::text, 'approved'::text, 'rejected'::text])))
     tasks_state_check: CHECK ((state = ANY (ARRAY['queued'::text, 'running'::text, 'waiting'::text, 'paused'::text, 'completed'::text, 'failed'::text, 'cancelled'::text])))
     tasks_test_mode_check: CHECK ((test_mode = ANY (ARRAY['strict'::text, 'lenient'::text, 'disabled'::text])))
     tasks_test_scope_check: CHECK ((test_scope = ANY (ARRAY['all'::text, 'diff'::text, 'skip'::text])))

@@ -22,7 +22,7 @@ CREATE TABLE attempts (
     model text NOT NULL DEFAULT '',
     error text,
     log text,
-    base text, origin text,
+    base text, origin text, purpose text NOT NULL DEFAULT 'build' CHECK (purpose IN ('build', 'plan')),
     PRIMARY KEY (task_id, fence)
 )  WITHOUT ROWID ;
 
@@ -100,6 +100,24 @@ CREATE TABLE meta (
     value text NOT NULL
 );
 
+CREATE TABLE plans (
+    number  integer  PRIMARY KEY,
+    id text NOT NULL UNIQUE,
+    task_id text NOT NULL REFERENCES tasks (id),
+    revision bigint NOT NULL CHECK (revision > 0),
+    parent_id text,
+    state text NOT NULL CHECK (state IN ('pending', 'approved', 'rejected')),
+    draft text NOT NULL,
+    feedback text NOT NULL DEFAULT '',
+    created_at bigint NOT NULL,
+    decided_at bigint,
+    decided_by text
+);
+
+CREATE UNIQUE INDEX plans_in_force ON plans (task_id) WHERE state <> 'rejected';
+
+CREATE INDEX plans_of_task ON plans (task_id);
+
 CREATE TABLE port_leases (
     host text NOT NULL,
     first_port bigint NOT NULL,
@@ -133,7 +151,7 @@ CREATE TABLE runs (
     process text NOT NULL,
     started_at bigint NOT NULL,
     finished_at bigint
-, push text, concurrency bigint, throttle text, throttled_at bigint);
+, push text, concurrency bigint, throttle text, throttled_at bigint, mode text NOT NULL DEFAULT 'combined' CHECK (mode IN ('combined', 'planning', 'building')));
 
 CREATE TABLE steps (
     task_id text NOT NULL REFERENCES tasks (id),
@@ -200,7 +218,7 @@ CREATE TABLE tasks (
     created_at bigint NOT NULL,
     updated_at bigint NOT NULL,
     started_at bigint,
-    completed_at bigint, input text, result text,
+    completed_at bigint, input text, result text, plan text CHECK (plan IN ('pending', 'approved', 'rejected')),
 
     CHECK ((state = 'running') = (claimed_by IS NOT NULL AND lease_until IS NOT NULL)),
     CHECK (state <> 'waiting' OR reason IS NOT NULL),

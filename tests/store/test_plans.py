@@ -1,102 +1,170 @@
-"""How the databases go about the statements that run for every task: by an index, never by looking at all of them."""
+"""Plans: one in force a task, judged once, and no claim that passes a person by."""
 
 from __future__ import annotations
 
-import re
-import sqlite3
-
-import asyncpg
 import pytest
 
-from drover.store.postgres_link import schema_of
-from drover.store.queries import load, numbered
-from tests.store.conftest import PROJECT, Place
+from drover.domain.errors import LeaseLost, NotFound, WrongState
+from drover.domain.models import Claim, Task
+from drover.domain.plans import Plan, PlanDraft, PlanStep
+from drover.domain.states import State, Status
+from drover.domain.verdicts import Planned, Released
+from drover.store import Store
+from drover.testing import FakeClock
+
+from .scenes import add, complete, hire, start
 
 pytestmark = pytest.mark.anyio
-
-# Statement → the index it has to begin with; the head of it is what the statement wants.
-HOT = {
-    "claim_task": "tasks_ready",
-    "claim_task_of_epic": "tasks_ready_of_epic",
-    "start_task": "tasks_ready",
-    "wake_due": "tasks_due",
-    "list_expired": "tasks_leased",
-    "list_standing": "tasks_leased",
-    "find_outlook": "tasks_ready",
-    "find_prospect": "tasks_ready",
-}
-BY_KEY = (
-    "find_task", "renew_lease", "check_claim", "finish_task", "settle_task", "end_attempt", "record_landed",
-    "lower_dependents", "recount_blockers", "list_edges_of_task", "list_results_of_blockers", "list_steps",
-    "find_task_by_key", "list_events",
-)  # fmt: skip
-FILL = """
-INSERT INTO tasks (id, title, description, type, priority, epic_id, state, reason, due_at, completed_at, landed_at,
-                   created_at, updated_at)
-WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
-SELECT 'task-f' || CAST(i AS text), 'A task', '', 'other', i % 3, CASE WHEN i % 5 = 0 THEN 'epic-a' END,
-       CASE i % 4 WHEN 0 THEN 'completed' WHEN 1 THEN 'waiting' ELSE 'queued' END,
-       CASE WHEN i % 4 = 1 THEN 'backoff' END, CASE WHEN i % 4 = 1 THEN i END,
-       CASE WHEN i % 4 = 0 THEN 1 END, CASE WHEN i % 4 = 0 THEN 1 END, i, i
-  FROM n
-"""
-EPIC = "INSERT INTO epics (id, title, description, created_at) VALUES ('epic-a', 'An epic', '', 1)"
-EDGES = """
-INSERT INTO blockers (task_id, blocker_id, created_at)
-WITH RECURSIVE n (i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
-SELECT 'task-f' || CAST(i AS text), 'task-f' || CAST(i - 1 AS text), 1 FROM n
-"""
+DRAFT = PlanDraft(summary="so", steps=(PlanStep(title="one"),))
 
 
-@pytest.fixture
-async def sqlite_plans(on_sqlite: Place) -> dict[str, str]:
-    async with on_sqlite.open():
-        pass
-    queries = load("sqlite")
-    with sqlite3.connect(on_sqlite.file) as db:
-        db.execute(EPIC)
-        db.execute(FILL)
-        db.execute(EDGES)
-        plans = {}
-        for name in (*HOT, *BY_KEY):
-            values = dict.fromkeys(re.findall(r"(?<![:\w]):([a-z_]+)\b", queries[name]), 1)
-            rows = db.execute("EXPLAIN QUERY PLAN " + queries[name], values).fetchall()
-            plans[name] = "\n".join(str(row[3]) for row in rows)
-    db.close()
-    return plans
+async def claim(store: Store, choice: str = "to_plan", **scope: object) -> Claim | None:
+    return await store.claims.claim(await hire(store), choice=choice, **scope)  # type: ignore[arg-type]
 
 
-async def test_sqlite_finds_the_next_task_at_the_head_of_an_index(sqlite_plans: dict[str, str]) -> None:
-    for name, index in HOT.items():
-        assert re.search(rf"USING (COVERING )?INDEX {index}\b", sqlite_plans[name]), f"{name}:\n{sqlite_plans[name]}"
+async def planned(store: Store, task: Task, approved_by: str | None = None) -> Plan:
+    taken = await claim(store, task_ids=[task.id])
+    assert taken is not None
+    await store.claims.settle(taken, Planned(draft=DRAFT, approved_by=approved_by))
+    plan = await store.plans.newest(task.id)
+    assert plan is not None
+    return plan
 
 
-async def test_sqlite_never_looks_at_every_row_nor_sorts(sqlite_plans: dict[str, str]) -> None:
-    for name, plan in sqlite_plans.items():
-        assert not re.search(r"SCAN (tasks|blockers|attempts|events|steps|t|b|a)$", plan, re.MULTILINE), (
-            f"{name}:\n{plan}"
-        )
-        if name not in ("list_edges_of_task", "list_steps"):  # they order the few rows of one task
-            assert "TEMP B-TREE" not in plan, f"{name}:\n{plan}"
+async def test_a_plan_waits_to_be_judged_and_nobody_builds_meanwhile(store: Store) -> None:
+    task = await add(store)
+    plan = await planned(store, task)
+    now = await store.tasks.get(task.id)
+    assert (now.state, now.reason, now.detail, now.plan) == (
+        State.WAITING, "plan", f"{plan.id} waits to be judged", "pending"
+    )  # fmt: skip
+    assert now.needs_person
+    assert (now.attempt, now.failures, now.interruptions) == (1, 0, 0)
+    for choice in ("ready", "to_plan", "to_build"):
+        assert await claim(store, choice) is None
+    assert (await store.plans.approve(plan.id, by="olive")).decided_by == "olive"
+    again = await store.plans.approve(plan.id, by="another")
+    assert (again.state, again.decided_by) == ("approved", "olive")
+    assert await claim(store, "to_plan") is None
+    built = await claim(store, "to_build")
+    assert built is not None and built.task_id == task.id
 
 
-async def test_postgres_finds_the_next_task_at_the_head_of_an_index(on_postgres: Place) -> None:
-    queries = load("postgres")
-    db = await asyncpg.connect(on_postgres.url)
-    try:
-        await db.execute(f'SET search_path = "{schema_of(PROJECT)}"')
-        await db.execute(EPIC)
-        await db.execute(FILL)
-        await db.execute(EDGES)
-        await db.execute("ANALYZE")
-        await db.execute("SET plan_cache_mode = force_generic_plan")
-        for name in (*HOT, *BY_KEY):
-            sql, names = numbered(queries[name])
-            await db.execute(f"PREPARE {name} AS {sql}")
-            given = f"({', '.join(['NULL'] * len(names))})" if names else ""
-            plan = "\n".join(row[0] for row in await db.fetch(f"EXPLAIN EXECUTE {name}{given}"))
-            assert not re.search(r"Seq Scan on (tasks|blockers)\b", plan), f"{name}:\n{plan}"
-            if index := HOT.get(name):
-                assert re.search(rf"\b{index}\b", plan), f"{name}:\n{plan}"
-    finally:
-        await db.close()
+async def test_blocked_tasks_are_planned_and_not_built(store: Store) -> None:
+    blocker = await add(store)
+    task = await add(store, blocked_by=[blocker])
+    plan = await planned(store, task, approved_by="drover")
+    assert (plan.state, plan.decided_by) == ("approved", "drover")
+    assert (await store.tasks.get(task.id)).status is Status.BLOCKED
+    assert await claim(store, "to_build") is None
+    await complete(store, blocker)
+    assert await claim(store, "to_build") is not None
+
+
+async def test_scopes_and_order_hold_for_both_choices(store: Store) -> None:
+    epic = await store.epics.add("epic")
+    low, high = await add(store), await add(store, priority=5)
+    inside = await add(store, epic_id=epic.id)
+    taken = await claim(store, epic_id=epic.id)
+    assert taken is not None and taken.task_id == inside.id
+    await store.claims.settle(taken, Planned(draft=DRAFT, approved_by="x"))
+    taken = await claim(store)
+    assert taken is not None and taken.task_id == high.id
+    assert await claim(store, "to_build", task_ids=[low.id]) is None
+    taken = await claim(store, "to_build", epic_id=epic.id)
+    assert taken is not None and taken.task_id == inside.id
+
+
+async def test_a_rejected_plan_goes_back_so_often_and_no_oftener(store: Store) -> None:
+    task = await add(store)
+    first = await planned(store, task)
+    await store.plans.reject(first.id, "too long", max_refinements=1)
+    now = await store.tasks.get(task.id)
+    assert (now.status, now.plan) == (Status.READY, "rejected")
+    assert (await store.plans.get(first.id)).feedback == "too long"
+    second = await planned(store, task)
+    assert (second.revision, second.parent_id) == (2, first.id)
+    await store.plans.reject(second.id, "still", max_refinements=1)
+    now = await store.tasks.get(task.id)
+    assert (now.state, now.reason) == (State.WAITING, "plan")
+    assert now.detail is not None and second.id in now.detail
+    await store.plans.delete(second.id)
+    assert (await store.tasks.get(task.id)).status is Status.READY
+    assert (await store.tasks.get(task.id)).plan is None
+
+
+async def test_a_plan_is_judged_once_and_not_for_a_task_that_is_over(store: Store) -> None:
+    task, other = await add(store), await add(store)
+    plan = await planned(store, task)
+    await store.plans.reject(plan.id, "no", max_refinements=3)
+    for judge in (store.plans.approve(plan.id), store.plans.reject(plan.id, "no", max_refinements=3)):
+        with pytest.raises(WrongState, match="was rejected already"):
+            await judge
+    late = await planned(store, other)
+    await store.tasks.cancel(other.id)
+    with pytest.raises(WrongState, match="is cancelled"):
+        await store.plans.approve(late.id)
+    with pytest.raises(NotFound, match="no plan 'plan-none'"):
+        await store.plans.get("plan-none")
+    assert (await store.plans.get(late.id[:-1])).id in (late.id, plan.id)
+
+
+async def test_one_that_is_carried_out_is_not_deleted(store: Store) -> None:
+    task = await add(store)
+    plan = await planned(store, task, approved_by="x")
+    taken = await claim(store, "to_build")
+    assert taken is not None
+    assert (await store.plans.get(plan.id)).status == "executing"
+    with pytest.raises(WrongState, match="being carried out"):
+        await store.plans.delete(plan.id)
+    await store.claims.settle(taken, Released())
+    await store.plans.delete(plan.id)
+    assert await store.plans.list_plans(task=task.id) == []
+
+
+async def test_another_text_is_for_a_plan_that_is_not_judged(store: Store) -> None:
+    plan = await planned(store, await add(store))
+    text = DRAFT.model_copy(update={"summary": "otherwise"})
+    assert (await store.plans.edit(plan.id, text)).draft == text
+    await store.plans.approve(plan.id)
+    with pytest.raises(WrongState):
+        await store.plans.edit(plan.id, DRAFT)
+    assert (await store.plans.get(plan.id)).draft == text
+    told = [event.type for event in await store.events.page() if event.type.startswith(("plan.", "task.planned"))]
+    assert told == ["task.planned", "plan.edited", "plan.approved"]
+
+
+async def test_who_lost_the_claim_keeps_no_plan(store: Store) -> None:
+    task = await add(store)
+    taken = await claim(store)
+    assert taken is not None
+    (held,) = await store.claims.running()
+    await store.claims.rescue(held, dead=True)
+    with pytest.raises(LeaseLost):
+        await store.claims.settle(taken, Planned(draft=DRAFT))
+    assert await store.plans.newest(task.id) is None
+    assert (await store.tasks.get(task.id)).plan is None
+
+
+async def test_an_execution_remembers_that_it_planned(store: Store) -> None:
+    await add(store)
+    taken = await claim(store)
+    assert taken is not None
+    await store.plans.begin(taken)
+    await start(store, taken)
+    await store.claims.settle(taken, Planned(draft=DRAFT, approved_by="x"))
+    built = await claim(store, "to_build")
+    assert built is not None
+    assert [a.purpose for a in await store.claims.attempts(taken.task_id)] == ["plan", "build"]
+
+
+async def test_the_outlook_is_that_of_the_choice(store: Store, clock: FakeClock) -> None:
+    one, blocked = await add(store), await add(store, blocked_by=[await add(store)])
+    assert (await store.tasks.outlook(choice="to_plan")).ready == 3
+    assert (await store.tasks.outlook(choice="to_build")).done
+    await planned(store, one)
+    outlook = await store.tasks.outlook(choice="to_plan")
+    assert (outlook.ready, outlook.person) == (2, 1)
+    await planned(store, blocked, approved_by="x")
+    assert (await store.tasks.outlook(choice="to_build")).done
+    assert (await store.tasks.outlook(choice="to_plan", task_ids=[blocked.id])).done

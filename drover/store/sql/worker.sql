@@ -27,8 +27,8 @@ SELECT w.host, r.push, r.target, max(w.seen_at) AS seen_at
 SELECT * FROM workers WHERE stopped_at IS NULL ORDER BY started_at, id;
 
 -- name: add_run
-INSERT INTO runs (id, epic_id, task_ids, target, workers, host, process, push, started_at)
-VALUES (:id, :epic_id, :task_ids, :target, :workers, :host, :process, :push, :now);
+INSERT INTO runs (id, epic_id, task_ids, target, mode, workers, host, process, push, started_at)
+VALUES (:id, :epic_id, :task_ids, :target, :mode, :workers, :host, :process, :push, :now);
 
 -- name: finish_run
 UPDATE runs SET finished_at = :now WHERE id = :id AND finished_at IS NULL;
