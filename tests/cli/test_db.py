@@ -129,7 +129,7 @@ def test_what_a_copy_cannot_do_is_said(cli: Cli) -> None:
 
 
 def test_a_backlog_that_is_being_worked_on_is_not_copied(cli: Cli, start: Start, tmp_path: Path) -> None:
-    cli.add("long", "-d", '{"sleep": 60}')
+    cli.add("long", "-d", "wait 60s")
     start("run")
     until(lambda: cli.json("status")["by_status"]["in_progress"] == 1)
     error = cli.error("db", "copy", "--to", f"sqlite:///{tmp_path}/x.db", code=4)
@@ -137,7 +137,7 @@ def test_a_backlog_that_is_being_worked_on_is_not_copied(cli: Cli, start: Start,
 
 
 def test_what_a_killed_run_held_is_taken_back_before_the_copy(cli: Cli, start: Start, tmp_path: Path) -> None:
-    id = cli.add("long", "-d", '{"sleep": 60}')
+    id = cli.add("long", "-d", "wait 60s")
     run = start("run")
     until(lambda: cli.json("status")["by_status"]["in_progress"] == 1)
     run.kill()
