@@ -14,6 +14,7 @@ from drover.domain.states import State, Status
 from drover.process import is_alive
 from drover.settings import Settings
 from drover.store import Store
+from drover.store.plans import PLAN_WAIT
 
 
 async def at_work(store: Store, ids: Collection[str]) -> set[str]:
@@ -66,6 +67,8 @@ def _matter(task: Task, settings: Settings) -> tuple[str, str, str]:
     if task.state is State.PAUSED:
         asks = f"asks: {task.detail}" if task.reason == "question" else ""
         return "paused", asks, 'drover resume-task {} --hint "…"' if asks else "drover resume-task {}"
+    if task.reason == PLAN_WAIT:
+        return "plan", task.detail or "", "drover plan review"
     if task.reason == "publish":
         return "publish", task.detail or "", "git stash"
     return task.reason or "waiting", task.detail or "", "drover info {}"

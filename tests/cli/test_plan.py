@@ -49,6 +49,15 @@ def test_plans_are_listed_shown_judged_and_deleted(planned: Cli) -> None:
     assert [plan["id"] for plan in planned.json("plan", "list")] == [first["id"]]
 
 
+def test_the_inbox_says_which_plans_wait(planned: Cli) -> None:
+    items = planned.json("inbox")
+    assert {(item["title"], item["kind"], item["command"]) for item in items} == {
+        ("First", "plan", "drover plan review"),
+        ("Second", "plan", "drover plan review"),
+    }
+    assert all("waits to be judged" in item["says"] for item in items)
+
+
 def test_what_cannot_be_done_with_a_plan_is_said(planned: Cli) -> None:
     (plan, _) = planned.json("plan", "list")
     assert "no plan" in planned.error("plan", "show", "plan-none", code=4)["message"]
