@@ -23,6 +23,7 @@ from drover.domain.quantities import format_duration, format_size
 from drover.settings import (
     AgentTable,
     BackpressureTable,
+    BudgetTable,
     BuildingTable,
     DiskTable,
     HooksTable,
@@ -92,6 +93,15 @@ MEANINGS = {
     "backpressure.worker_rss_limit_mb": "What one agent is expected to use of memory.",
     "worker.memory_limit": "An agent that uses more memory than this, with all it has started, is stopped and its "
     "attempt fails as `memory`. Unset: none is.",
+    "budget.task_usd": "What all executions of a task may cost.",
+    "budget.epic_usd": "What all tasks of an epic may cost.",
+    "budget.run_usd": "What one run may cost; `--budget` wins.",
+    "budget.day_usd": "What the executions that begin on one day may cost, whatever run they belong to. "
+    "Days are those of the machine's clock.",
+    "budget.tokens": "How many tokens one run may use.",
+    "budget.estimate_usd": "What a claim puts aside for its execution. Unset: the mean of the agent's executions "
+    "so far, $0.50 before there is any.",
+    "budget.warn_percent": "At how much of a limit a warning is told.",
     "hooks.after_create": "When a task's worktree has been made, before anything works in it.",
     "hooks.before_agent": "Before the agent of an attempt begins.",
     "hooks.after_agent": "When the agent has ended, well or badly. What it changes is taken with the work.",
@@ -118,6 +128,7 @@ TABLES: tuple[tuple[str, type[BaseModel]], ...] = (
     ("disk", DiskTable),
     ("backpressure", BackpressureTable),
     ("worker", WorkerTable),
+    ("budget", BudgetTable),
     ("hooks", HooksTable),
     ("agents.TYPE", AgentTable),
 )

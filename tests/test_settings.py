@@ -147,6 +147,18 @@ def test_the_original_s_backpressure_is_read_under_its_names(root: Path) -> None
     assert warning.startswith("DROVER_BACKPRESSURE_SLOW_THRESHOLD has no effect")
 
 
+def test_money_is_exact_however_it_is_written(root: Path) -> None:
+    table = loaded(root, 'budget = { task_usd = 0.1, epic_usd = "$2.50", run_usd = 7, day_usd = "0.000001" }').budget
+    amounts = (table.task_microusd, table.epic_microusd, table.run_microusd, table.day_microusd)
+    assert amounts == (100_000, 2_500_000, 7_000_000, 1)
+    assert table.limits.any
+    assert not loaded(root).budget.limits.any
+
+
+def test_a_flag_is_named_as_it_is_typed(root: Path) -> None:
+    assert "(flag --budget)" in refused(root, **{"budget.run_usd": "much"}).message
+
+
 def test_keys_of_the_original_without_meaning_here_are_accepted_with_a_warning(root: Path) -> None:
     settings = loaded(root, 'task_context_count = 5\nmax_diff_size = "250MB"\n')
     assert len(settings.warnings) == 2
@@ -186,6 +198,12 @@ def test_keys_of_the_original_without_meaning_here_are_accepted_with_a_warning(r
         ("backpressure.max_backoff = '2d'", "backpressure.max_backoff", "out of range"),
         ("worker.memory_limit = '1M'", "worker.memory_limit", "out of range"),
         ("worker.memory_limit = 512", "worker.memory_limit", "unit"),
+        ("budget.day_usd = -1", "budget.day_usd", "dollars"),
+        ("budget.run_usd = 0", "budget.run_usd", "out of range"),
+        ("budget.epic_usd = 'ten'", "budget.epic_usd", "dollars"),
+        ("budget.task_usd = true", "budget.task_usd", "dollars"),
+        ("budget.tokens = 0", "budget.tokens", "out of range"),
+        ("budget.warn_percent = 101", "budget.warn_percent", "out of range"),
         ("project.id = 'Has Space'", "project.id", "id"),
         ("agents = 3", "agents", "table"),
         ("agents.claude.args = '-x'", "agents.claude.args", "list"),

@@ -21,10 +21,24 @@ from drover.app import project as projects
 from drover.app.backlog import LIFE, PLAIN, Backlog, open_backlog
 from drover.app.host import host_name, workers_of
 from drover.app.readings import Check, InboxItem, Recap, ResumeItem, StatusReport, TaskDetails, TreeNode, WorktreeRow
+from drover.domain.budget import Line
 from drover.domain.clock import Clock, SystemClock
 from drover.domain.errors import AgentError, UsageError
 from drover.domain.ids import new_id, split_subtask
-from drover.domain.models import Attempt, Epic, Event, Mode, NewTask, Run, RunReport, Task, TestMode, TestScope, Word
+from drover.domain.models import (
+    Attempt,
+    Cost,
+    Epic,
+    Event,
+    Mode,
+    NewTask,
+    Run,
+    RunReport,
+    Task,
+    TestMode,
+    TestScope,
+    Word,
+)
 from drover.domain.plans import Plan, PlanDraft
 from drover.domain.states import Status
 from drover.engine import hosts, reaper
@@ -36,6 +50,7 @@ from drover.git.repo import Repo
 from drover.process import current_identity, sole_error
 from drover.settings import HOOKS, Project, Settings, find_project, load
 from drover.store import Store, open_store
+from drover.store.spending import By
 
 
 @overload
@@ -407,6 +422,7 @@ class Drover:
         async with only_one_at_a_time(self.places.state / "start.lock"):
             await reaper.recover(tools)
             await self.store.workers.start_run(run, crew_workers)
+            await self.store.spending.wake()
         scope = Scope(run.epic_id, run.task_ids, choice_of(run.mode, self.settings))
         crew = Crew(tools, crew_workers, scope, stop, forever=forever, patient=wait)
         report = RunReport()
@@ -423,6 +439,7 @@ class Drover:
                 report = await look.report(
                     self.store, run, after=before, kept=kept, resumed=crew.resumed,
                     seconds=time.monotonic() - began, interrupted=stop.soft_asked.is_set(),
+                    over_budget=crew.over_budget,
                 )  # fmt: skip
                 await self.store.workers.finish_run(run, crew_workers, look.summary(report))
                 if on_event is not None:
@@ -469,6 +486,15 @@ class Drover:
         """One execution of a task; the last one, if none is named."""
         found = await self.store.claims.attempts((await self.task(id)).id)
         return next((a for a in reversed(found) if fence in (None, a.fence)), None)
+
+    async def costs(self, by: By = "task", *, epic: str | None = None) -> list[Cost]:
+        """What agents have used, by epic, task, agent or local day."""
+        return await self.store.spending.costs(by, epic=epic)
+
+    async def budget(self) -> list[Line]:
+        """The limits that the settings give for today and for open epics, and how each stands."""
+        epics = [epic.id for epic in await self.epics() if epic.state == "open"]
+        return await self.store.spending.lines(self.settings.budget.limits, epic_ids=epics)
 
     async def log_files(self, id: str, attempt: int | None = None) -> list[Path]:
         """Where the agent's words and the tests' output are, oldest first; of one execution if ``attempt`` is given."""
@@ -583,6 +609,7 @@ class Drover:
             host=host_name(self.settings.host),
             process=str(identity),
             push=self.settings.landing.push,
+            budget_microusd=self.settings.budget.run_microusd,
         )
 
     async def _check_agents(self, run: Run) -> None:

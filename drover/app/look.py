@@ -17,6 +17,7 @@ from drover.app.readings import (
     TaskDetails,
     TreeNode,
 )
+from drover.domain.budget import Budget
 from drover.domain.errors import NotFound
 from drover.domain.models import STEPS, AgentLimit, Attempt, Landing, Run, RunReport, Task, Worktree
 from drover.domain.states import State, Status
@@ -53,7 +54,7 @@ async def status(store: Store, settings: Settings, places: Places, epic: str | N
         notes=(
             *_notes(waiting, settings.project.target or "the target branch"),
             *_limit_notes(await store.limits.standing(), waiting, settings.agent),
-            *_throttle_notes(await store.workers.throttled_runs()),
+            *await _run_notes(store, settings),
             *filter(None, [space.find_shortage(places, settings)]),
         ),
     )
@@ -94,6 +95,8 @@ def _attention(task: Task) -> str:
         return f"landed, not yet published: {task.detail}"
     if task.reason == "question":
         return f"asks: {task.detail}"
+    if task.reason == "budget":
+        return f"{task.detail}; raise it, then type: drover resume"
     return " ".join(w for w in (task.status.value, task.reason, task.detail) if w)
 
 
@@ -115,16 +118,24 @@ def _limit_notes(limits: Sequence[AgentLimit], waiting: Sequence[Task], default_
     return notes
 
 
-def _throttle_notes(runs: Sequence[Run]) -> list[str]:
-    """``throttled: 4 of 8 workers since 03:12: rate limited``; a run of this host whose process is gone is over."""
-    notes = []
-    for run in runs:
+async def _run_notes(store: Store, settings: Settings) -> list[str]:
+    """What holds the runs at work back, and the budgets that are near their end or past it.
+
+    ``throttled: 4 of 8 workers since 03:12: rate limited``. A run of this host whose process is gone is over.
+    """
+    notes, limits = [], settings.budget.limits
+    lines = [] if limits.day is None else await store.spending.lines(limits)
+    for run in await store.workers.open_runs():
         process = parse_identity(run.process)
-        if run.host == host_name() and (process is None or not is_alive(process)):
+        if run.host == host_name(settings.host) and (process is None or not is_alive(process)):
             continue
-        since = datetime.fromtimestamp((run.throttled_at or 0) / 1000).astimezone()
-        notes.append(f"throttled: {run.concurrency} of {run.workers} workers since {since:%H:%M}: {run.throttle}")
-    return notes
+        if run.concurrency is not None:
+            since = datetime.fromtimestamp((run.throttled_at or 0) / 1000).astimezone()
+            notes.append(f"throttled: {run.concurrency} of {run.workers} workers since {since:%H:%M}: {run.throttle}")
+        if run.budget_microusd is not None:
+            lines += await store.spending.lines(Budget(run=run.budget_microusd), run_id=run.id)
+    near = [line for line in lines if line.spent * 100 >= line.limit * limits.warn_percent]
+    return notes + [f"budget: {line.words}" + ("; no new task starts" if line.used_up else "") for line in near]
 
 
 def _first_line(text: str) -> str:
@@ -299,6 +310,7 @@ async def report(
     resumed: Mapping[str, str],
     seconds: float,
     interrupted: bool,
+    over_budget: str = "",
 ) -> RunReport:
     """What the run came to, read from the log and the backlog as they are now."""
     completed: list[str] = []
@@ -325,10 +337,11 @@ async def report(
         cost_usd=cost,
         tokens=tokens,
         interrupted=interrupted,
+        over_budget=over_budget if any(t.status is Status.READY for t in scope.values()) else "",
     )
 
 
-def summary(report: RunReport) -> dict[str, int | float]:
+def summary(report: RunReport) -> dict[str, int | float | str]:
     """A report as the data of the event that ends a run."""
     return {
         "completed": len(report.completed),
@@ -341,6 +354,7 @@ def summary(report: RunReport) -> dict[str, int | float]:
         "redone": report.redone,
         "seconds": report.seconds,
         "cost_usd": report.cost_usd,
+        "over_budget": report.over_budget,
         "exit_code": report.exit_code,
     }
 

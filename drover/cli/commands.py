@@ -40,6 +40,7 @@ _COMMANDS: tuple[tuple[Group, str, str, str], ...] = (
     (_RUN, "resume", "run:resume", "Go on with the last run, saying first what it left."),
     (_SEE, "status", "status:status", "Counts, what is running, what needs a person."),
     (_SEE, "watch", "status:watch", "The status, live."),
+    (_SEE, "cost", "cost:cost", "What agents have used."),
     (_SEE, "stream", "stream:stream", "The event log."),
     (_SEE, "recap", "morning:recap", "What happened since yesterday evening, in a screen."),
     (_SEE, "attach", "attach:attach", "The live session of a task's agent."),

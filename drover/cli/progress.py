@@ -32,6 +32,8 @@ _TELLING = {
     "task.moved": "moved here",
     "run.throttled": "throttled",
     "run.recovered": "recovered",
+    "budget.low": "budget",
+    "budget.used_up": "budget",
 }
 _STYLES = {
     "task.completed": "green",

@@ -37,6 +37,9 @@ ModeOption = Annotated[
 ]
 WaitOption = Annotated[bool, option("--wait", help="Stay for what waits for a person, too.")]
 ForeverOption = Annotated[bool, option("--forever", help="Go on serving a backlog that grows.")]
+BudgetOption = Annotated[
+    str | None, option("--budget", metavar="USD", help="What this run may cost, in US dollars ([budget] run_usd).")
+]
 VerboseOption = Annotated[bool, option("--verbose", "-v", help="Tell every event, not only the telling ones.")]
 DryRunOption = Annotated[bool, option("--dry-run", help="Say what would be done, and do nothing.")]
 YesOption = Annotated[
@@ -67,6 +70,7 @@ async def run(
     mode: ModeOption = None,
     wait: WaitOption = False,
     forever: ForeverOption = False,
+    budget: BudgetOption = None,
     verbose: VerboseOption = False,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
@@ -86,7 +90,7 @@ async def run(
     """
     asked = _asked(workers, epic, task, target, mode, wait, forever, verbose)
     out = printer_of(common)
-    async with opened(common, workers=workers) as drover:
+    async with opened(common, workers=workers, budget__run_usd=budget) as drover:
         if dry_run:
             _print_plan(out, drover, await drover.plan_run(epic=epic, tasks=asked.tasks))
             return 0
@@ -103,6 +107,7 @@ async def resume(
     mode: ModeOption = None,
     wait: WaitOption = False,
     forever: ForeverOption = False,
+    budget: BudgetOption = None,
     verbose: VerboseOption = False,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
@@ -115,7 +120,7 @@ async def resume(
     person first.
     """
     out = printer_of(common)
-    async with opened(common, workers=workers) as drover:
+    async with opened(common, workers=workers, budget__run_usd=budget) as drover:
         last = await drover.last_run()
         if last is not None:
             workers = workers or last.workers

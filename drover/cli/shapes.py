@@ -21,7 +21,8 @@ if TYPE_CHECKING:
         TreeNode,
         WorktreeRow,
     )
-    from drover.domain.models import Attempt, Epic, Event, RunReport, StepRecord, Task, Word
+    from drover.domain.budget import Line
+    from drover.domain.models import Attempt, Cost, Epic, Event, RunReport, StepRecord, Task, Word
     from drover.domain.plans import Plan
 
 Shape = dict[str, object]
@@ -306,6 +307,7 @@ def run_finished_json(report: RunReport) -> Shape:
             "redone": report.redone,
             "seconds": report.seconds,
             "cost_usd": report.cost_usd,
+            "over_budget": report.over_budget or None,
             "exit_code": report.exit_code,
             "tasks": {
                 "completed": list(report.completed),
@@ -315,6 +317,35 @@ def run_finished_json(report: RunReport) -> Shape:
                 "needs_person": list(report.needs_person),
             },
         },
+    }
+
+
+def cost_json(by: str, costs: Sequence[Cost], lines: Sequence[Line]) -> Shape:
+    """``cost --json``: what was used, its sum, and the limits that are set."""
+    return {
+        "by": by,
+        "rows": [{"id": cost.id or None, "title": cost.title or None, **_used_json([cost])} for cost in costs],
+        "total": _used_json(costs),
+        "budget": [
+            {
+                "scope": line.scope,
+                "id": line.id,
+                "limit_usd": line.limit / 1e6,
+                "spent_usd": line.spent / 1e6,
+                "reserved_usd": line.reserved / 1e6,
+            }
+            for line in lines
+        ],
+    }
+
+
+def _used_json(costs: Sequence[Cost]) -> Shape:
+    return {
+        "executions": sum(cost.executions for cost in costs),
+        "input_tokens": sum(cost.input_tokens for cost in costs),
+        "output_tokens": sum(cost.output_tokens for cost in costs),
+        "tokens": sum(cost.tokens for cost in costs),
+        "cost_usd": sum(cost.cost_microusd for cost in costs) / 1e6,
     }
 
 

@@ -35,6 +35,8 @@ async def print_summary(out: Printer, drover: Drover, report: RunReport, *, left
             rows.append((Styled(word, style), f"and {len(ids) - _SHOWN} more", "", ""))
     if rows:
         out.table(rows, indent="  ", cut=False)
+    if report.over_budget:
+        out.line(Styled(f"{report.over_budget}; ready tasks were left: raise it, then type: drover resume", "yellow"))
     out.line(_took(report))
     if report.interrupted:
         out.line("go on with: drover resume")

@@ -224,6 +224,21 @@ class Word(Frozen):
     told_how: Literal["session", "turn"] | None = None  # into the running session, or at the beginning of a turn
 
 
+class Cost(Frozen):
+    """What executions have used, summed by epic, task, agent or day: ``id`` says which."""
+
+    id: str
+    title: str = ""
+    executions: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_microusd: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+
 class AgentLimit(Frozen):
     """Until when an agent's provider refuses its account. Times are unix milliseconds."""
 
@@ -277,6 +292,7 @@ class Run(Frozen):
     concurrency: int | None = None  # how many of its workers may be at work, while that is not all
     throttle: str | None = None  # why
     throttled_at: int | None = None
+    budget_microusd: int | None = None  # what it may spend
 
 
 # ---------------------------------------------------------------- results of the steps of a life
@@ -401,9 +417,11 @@ class RunReport(Frozen):
     cost_usd: float = 0.0
     tokens: int = 0
     interrupted: bool = False
+    over_budget: str = ""  # why tasks that are ready were not begun
 
     @property
     def exit_code(self) -> int:
         if self.interrupted:
             return 130
-        return 3 if self.failed or self.cancelled or self.stranded or self.needs_person else 0
+        undone = self.failed or self.cancelled or self.stranded or self.needs_person or self.over_budget
+        return 3 if undone else 0

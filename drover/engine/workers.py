@@ -16,6 +16,7 @@ from drover.domain.policy import heartbeat_ms
 from drover.domain.verdicts import Completed, Parked, Planned, Released, Retry, Verdict, judge
 from drover.engine import carrying, hosts, planning, ports, publishing, reaper, space, workplace
 from drover.engine.life import live
+from drover.engine.purse import LOOK_S, Purse
 from drover.engine.steps import Run
 from drover.engine.throttle import Throttle
 from drover.engine.tools import Tools
@@ -80,6 +81,7 @@ class Crew:
         self._patient = patient  # stays for what waits for a person
         self._short = ""  # of disk space or memory; told once each time
         self._throttle = Throttle(tools, len(workers))
+        self._purse = Purse(tools)
         self._over = anyio.Event()  # nothing is left to do, or the run was told to end
         self.resumed: dict[str, str] = {}  # task → continue or redo, of those taken up again
 
@@ -89,6 +91,8 @@ class Crew:
             group.start_soon(self._end_when_stopped, group.cancel_scope, name="stop")
             group.start_soon(reaper.patrol, self._tools, name="reaper")
             group.start_soon(self._keep_publishing, name="publisher")
+            if self._purse.budget is not None:
+                group.start_soon(reaper.every, LOOK_S, self._purse.look, name="purse")
             group.start_soon(hosts.keep_seen, self._tools, name="presence")
             if self._tools.shared:
                 group.start_soon(reaper.every, TIDY_EVERY_S, partial(carrying.tidy, self._tools), name="tidier")
@@ -98,6 +102,11 @@ class Crew:
             if self._tools.shared:
                 await carrying.tidy(self._tools)
             group.cancel_scope.cancel()
+
+    @property
+    def over_budget(self) -> str:
+        """Why tasks that were ready at the end had not been begun; empty when that was not for want of money."""
+        return self._purse.over
 
     async def _end_when_stopped(self, scope: anyio.CancelScope) -> None:
         await self._stop.soft_asked.wait()
@@ -143,6 +152,7 @@ class Crew:
                 task_ids=self._scope.task_ids,
                 agent=self._tools.settings.agent,
                 choice=self._scope.choice,
+                budget=self._purse.budget,
             )
         except (StoreUnavailable, DiskFull) as trouble:
             log.warning("no claim can be made now: %s", trouble.message)
@@ -152,10 +162,14 @@ class Crew:
         """Seconds until it is worth looking again at the latest; None when there is nothing left to wait for."""
         try:
             outlook = await self._tools.store.tasks.outlook(**self._scope._asdict())
+            refusal = await self._purse.refusal() if outlook.ready else None
         except (StoreUnavailable, DiskFull):
             return IDLE_LOOK_S
         if outlook.done and not self._forever and not (self._patient and outlook.person):
             return None
+        if refusal is not None and refusal.line.used_up and refusal.until is None and not outlook.running:
+            # What waits for a time would find nothing to be paid with either.
+            return IDLE_LOOK_S if self._forever or self._patient else None
         if outlook.due_at is not None:
             return min(IDLE_LOOK_S, max(0.02, (outlook.due_at - self._tools.clock.now()) / 1000))
         return IDLE_LOOK_S
@@ -169,9 +183,9 @@ class Crew:
             while claim is not None:
                 verdict = await self._attend(claim)
                 again = isinstance(verdict, Retry) and verdict.charge != "attempt" and not self._over.is_set()
-                agent = self._tools.settings.agent
-                claims = self._tools.store.claims
-                claim = await claims.claim(worker, task_ids=[claim.task_id], agent=agent) if again else None
+                agent, budget = self._tools.settings.agent, self._purse.budget
+                claims, ids = self._tools.store.claims, [claim.task_id]
+                claim = await claims.claim(worker, task_ids=ids, agent=agent, budget=budget) if again else None
         finally:
             self._tools.reservations.release(first.task_id)
 

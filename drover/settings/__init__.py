@@ -6,6 +6,7 @@ from drover.settings.hooks import HOOKS, HookCommand, HookName, HooksTable, Stag
 from drover.settings.model import (
     AgentTable,
     BackpressureTable,
+    BudgetTable,
     BuildingTable,
     DiskTable,
     LandingTable,
@@ -25,6 +26,7 @@ __all__ = [
     "HOOKS",
     "AgentTable",
     "BackpressureTable",
+    "BudgetTable",
     "BuildingTable",
     "DiskTable",
     "HookCommand",

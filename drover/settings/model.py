@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from drover.domain.budget import Budget, dollars
 from drover.domain.models import Frozen, Mode, TestMode, TestScope
 from drover.domain.quantities import format_duration, format_size, parse_duration, parse_size, parse_switch
 from drover.settings.hooks import HooksTable
@@ -77,9 +79,18 @@ def _switch(value: object) -> object:
     raise ValueError(f"{value!r} is neither true nor false")
 
 
+def _money(value: object) -> int:
+    """An amount in US dollars → millionths of one. Text is exact, and so is a number as it is written."""
+    text = str(value).strip().removeprefix("$") if isinstance(value, int | float | str) else ""
+    if isinstance(value, bool) or not re.fullmatch(r"\d{1,12}(\.\d+)?", text, re.ASCII):
+        raise ValueError(f"{value!r} is not an amount of dollars; write it like 5 or 2.50")
+    return int(Decimal(text) * 1_000_000)
+
+
 _duration = BeforeValidator(_written(parse_duration, "90s"))
 _workers, _few, _attempts = _count_between(1, 256), _count_between(0, 20), _count_between(1, 100)
 _lanes, _steps = _count_between(1, 64), _count_between(1, 200)
+_tokens, _percent = _count_between(1, 10**15), _count_between(1, 100)
 _megabytes = _count_between(0, 1 << 24)
 
 Text = Annotated[str, AfterValidator(_filled)]
@@ -97,6 +108,9 @@ LogSize = Annotated[
 ]
 WaitTime = Annotated[int, _duration, AfterValidator(_between(10, DAY, format_duration))]
 Switch = Annotated[bool, BeforeValidator(_switch)]
+Tokens = Annotated[int, _tokens[0], _tokens[1]]
+Percent = Annotated[int, _percent[0], _percent[1]]
+Money = Annotated[int, BeforeValidator(_money), AfterValidator(_between(1, 10**15, dollars))]
 Megabytes = Annotated[int, _megabytes[0], _megabytes[1]]
 MemorySize = Annotated[
     int, BeforeValidator(_written(parse_size, "512M")), AfterValidator(_between(16 * MIB, 1 << 50, format_size))
@@ -194,6 +208,29 @@ class WorkerTable(Frozen):
     memory_limit: MemorySize | None = None
 
 
+class BudgetTable(Frozen):
+    """``[budget]``: what may be spent, in US dollars as agents tell it. Without a limit nothing is held back.
+
+    ``tokens`` is of one run, for agents that tell no price. At ``warn_percent`` of a limit a warning is told.
+    """
+
+    task_microusd: Money | None = Field(None, alias="task_usd")
+    epic_microusd: Money | None = Field(None, alias="epic_usd")
+    run_microusd: Money | None = Field(None, alias="run_usd")
+    day_microusd: Money | None = Field(None, alias="day_usd")
+    tokens: Tokens | None = None
+    estimate_microusd: Money | None = Field(None, alias="estimate_usd")
+    warn_percent: Percent = 80
+
+    @property
+    def limits(self) -> Budget:
+        """As the store asks for it."""
+        return Budget(
+            task=self.task_microusd, epic=self.epic_microusd, run=self.run_microusd, day=self.day_microusd,
+            tokens=self.tokens, estimate=self.estimate_microusd, warn_percent=self.warn_percent,
+        )  # fmt: skip
+
+
 class AgentTable(Frozen):
     """``[agents.TYPE]``: how one type of agent is started.
 
@@ -241,6 +278,7 @@ class Settings(Frozen):
     disk: DiskTable = DiskTable()
     backpressure: BackpressureTable = BackpressureTable()
     worker: WorkerTable = WorkerTable()
+    budget: BudgetTable = BudgetTable()
     hooks: HooksTable = HooksTable()
     agents: Mapping[AgentType, AgentTable] = Field(default_factory=dict)
 

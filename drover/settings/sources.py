@@ -193,7 +193,11 @@ def _environment_layer(environ: Mapping[str, str], warnings: list[str]) -> _Laye
 
 def _flag_layer(flags: Mapping[str, object]) -> _Layer:
     found = {tuple(key.split(".")): value for key, value in flags.items() if value is not None}
-    return _Layer("flag", _nested(found), {path: f"flag --{path[-1].replace('_', '-')}" for path in found})
+    return _Layer("flag", _nested(found), {path: _flag_of(path) for path in found})
+
+
+def _flag_of(path: KeyPath) -> str:
+    return "flag --" + ("budget" if path == ("budget", "run_usd") else path[-1].replace("_", "-"))
 
 
 def _check(layer: _Layer) -> None:

@@ -19,6 +19,7 @@ from drover.store.orders import Orders
 from drover.store.plain import Plain
 from drover.store.plans import Plans
 from drover.store.ports import Ports
+from drover.store.spending import Spending
 from drover.store.sqlite import open_sqlite
 from drover.store.tasks import Tasks
 from drover.store.workers import Workers
@@ -41,6 +42,7 @@ class Store:
         self.plain = Plain(database, clock, lease_ms)
         self.plans = Plans(database, clock)
         self.ports = Ports(database, clock)
+        self.spending = Spending(database, clock)
         self.workers = Workers(database, clock)
 
     @property

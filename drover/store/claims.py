@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from drover.domain.budget import Budget, Line
 from drover.domain.clock import Clock
 from drover.domain.errors import LeaseLost, StoreError
 from drover.domain.models import (
@@ -26,10 +27,13 @@ from drover.domain.states import State
 from drover.domain.verdicts import Completed, Failed, Parked, Planned, Released, Retry, Stopped, Verdict
 from drover.store.database import Database, Row, Transaction, Value
 from drover.store.events import tell
-from drover.store.limits import standing, wake_at
+from drover.store.limits import standing as standing_limits
+from drover.store.limits import wake_at
 from drover.store.plans import PLAN_WAIT, keep
 from drover.store.ports import lease_block
 from drover.store.rows import attempt_of, step_of, task_of
+from drover.store.spending import BUSY_MS, Standing, begin_standing, note_spent, take_paid
+from drover.store.spending import REASON as BUDGET
 from drover.store.tasks import Choice, with_edges
 
 FOREVER = 2**62
@@ -67,12 +71,16 @@ class Claims:
         task_ids: Sequence[str] = (),
         agent: str | None = None,
         choice: Choice = "ready",
+        budget: Budget | None = None,
     ) -> Claim | None:
         """The best ready task (priority, then age), of the epic or among the ids if given; None when there is none.
 
         ``choice``: of those without a plan, blocked ones too (``to_plan``), or with an approved one (``to_build``).
         ``agent`` is that of tasks that name none. A task whose agent is limited is not taken but parked until
-        that limit's end, unless its agent has done its part.
+        that limit's end, unless its agent has done its part. Under a ``budget`` the claim puts aside what its
+        execution is expected to use: never more than there is, whoever else claims at the same time. A task
+        whose own or whose epic's budget is used up is parked; when nothing may begin at all, only what
+        needs no agent any more is taken.
         """
 
         async def verb(tx: Transaction) -> Claim | None:
@@ -81,7 +89,13 @@ class Claims:
                 tx.ring()
             lease_until = tx.lease_now + self.lease_ms
             lease: dict[str, Value] = {"worker_id": worker.id, "lease_until": lease_until, "now": now}
-            row = await _take_past_limits(tx, lease, _Wanted(choice, epic_id, task_ids), agent)
+            wanted = _Wanted(choice, epic_id, task_ids, agent or "")
+            standing = await begin_standing(tx, budget, worker.run_id, now) if budget and budget.any else None
+            if standing is not None and await standing.refusal(wanted.agent):
+                row = await take_paid(tx, lease, epic_id, task_ids) if choice != "to_plan" else None
+                held = 0, 0
+            else:
+                row, held = await _take_what_may_begin(tx, lease, wanted, standing)
             if row is None:
                 return None
             task = await with_edges(tx, row, now)
@@ -95,6 +109,8 @@ class Claims:
                 pid=worker.process.pid,
                 now=now,
             )
+            if any(held):
+                await tx.run("reserve_budget", task_id=task.id, fence=task.fence, microusd=held[0], tokens=held[1])
             await _tell(tx, "task.claimed", now, task, worker.id, fence=task.fence, host=worker.host)
             port = await lease_block(tx, worker.host, task.id, task.fence, now)
             return Claim(task=task, fence=task.fence, worker_id=worker.id, lease_until=lease_until, first_port=port)
@@ -362,6 +378,7 @@ class _Wanted(NamedTuple):
     choice: Choice
     epic_id: str | None
     task_ids: Sequence[str]
+    agent: str  # of tasks that name none
 
 
 async def _take(tx: Transaction, lease: dict[str, Value], wanted: _Wanted) -> Row | None:
@@ -375,18 +392,41 @@ async def _take(tx: Transaction, lease: dict[str, Value], wanted: _Wanted) -> Ro
     return await tx.one("claim_task", **lease)
 
 
-async def _take_past_limits(tx: Transaction, lease: dict[str, Value], wanted: _Wanted, agent: str | None) -> Row | None:
-    """As :func:`_take`; what it takes for an agent that is limited is parked, and the next is taken."""
-    now, parked = int(lease["now"] or 0), 0
+async def _take_what_may_begin(
+    tx: Transaction, lease: dict[str, Value], wanted: _Wanted, standing: Standing | None
+) -> tuple[Row | None, tuple[int, int]]:
+    """As :func:`_take`, and what it reserves; what a limit or a budget keeps from beginning is parked."""
+    now, parked, held = int(lease["now"] or 0), 0, (0, 0)
     row = await _take(tx, lease, wanted)
-    limits = await standing(tx, now) if row is not None else {}
-    while row is not None and (limit := limits.get(str(row["agent"] or agent))) and not await _agent_is_done(tx, row):
-        await _park(tx, row, limit, now)
+    limits = await standing_limits(tx, now) if row is not None else {}
+    while row is not None and not await _agent_is_done(tx, row):
+        agent = str(row["agent"] or wanted.agent)
+        found = _wait_of(limits.get(agent), row, now) or await _room(row, agent, standing, now)
+        if not isinstance(found, Parked):
+            held = found
+            break
+        await _park(tx, row, found, now)
         parked += 1
         row = await _take(tx, lease, wanted) if parked < PARKED_AT_ONCE else None
     if parked:
         tx.ring()
-    return row
+    return row, held
+
+
+def _wait_of(limit: AgentLimit | None, row: Row, now: int) -> Parked | None:
+    if limit is None:
+        return None
+    return Parked(reason=limit.reason, detail=limit.detail, until=wake_at(limit, str(row["id"]), now))
+
+
+async def _room(row: Row, agent: str, standing: Standing | None, now: int) -> tuple[int, int] | Parked:
+    """What the budget lets the task's execution reserve, or until when it waits."""
+    if standing is None:
+        return 0, 0
+    found = await standing.reserve(task_of(row, now=now), agent)
+    if not isinstance(found, Line):
+        return found
+    return Parked(reason=BUDGET, detail=found.words, until=None if found.used_up else now + BUSY_MS)
 
 
 async def _agent_is_done(tx: Transaction, row: Row) -> bool:
@@ -395,12 +435,12 @@ async def _agent_is_done(tx: Transaction, row: Row) -> bool:
     return any(step["name"] == "let_agent_work" for step in steps)
 
 
-async def _park(tx: Transaction, row: Row, limit: AgentLimit, now: int) -> None:
-    task = task_of(row, now=now)
-    until, worker_id = wake_at(limit, task.id, now), str(row["claimed_by"])
-    columns = _settled(task, Parked(reason=limit.reason, detail=limit.detail, until=until), now)
+async def _park(tx: Transaction, row: Row, parked: Parked, now: int) -> None:
+    task, worker_id = task_of(row, now=now), str(row["claimed_by"])
+    columns = _settled(task, parked, now)
     await tx.one("settle_task", id=task.id, fence=task.fence, worker_id=worker_id, **columns, now=now)
-    await _tell(tx, "task.waiting", now, task, worker_id, reason=limit.reason, detail=limit.detail, until=until)
+    told = {"reason": parked.reason, "detail": parked.detail, "until": parked.until}
+    await _tell(tx, "task.waiting", now, task, worker_id, **told)
 
 
 def _lost(claim: Claim) -> LeaseLost:
@@ -494,6 +534,10 @@ async def _tell(tx: Transaction, type: str, now: int, task: Task, worker: str, *
 
 
 async def _note_report(tx: Transaction, claim: Claim, report: AgentReport) -> None:
+    cost_microusd, tokens = round(report.usage.cost_usd * 1e6), report.usage.tokens
+    before = None
+    if cost_microusd or tokens:
+        before = await tx.one("find_execution", task_id=claim.task_id, fence=claim.fence)
     await tx.run(
         "note_report",
         task_id=claim.task_id,
@@ -503,11 +547,13 @@ async def _note_report(tx: Transaction, claim: Claim, report: AgentReport) -> No
         session_id=report.session_id,
         input_tokens=report.usage.input_tokens,
         output_tokens=report.usage.output_tokens,
-        cost_microusd=round(report.usage.cost_usd * 1e6),
+        cost_microusd=cost_microusd,
         turns=report.usage.turns,
         model=report.usage.model,
         error=report.reason or None,
     )
+    if before is not None:
+        await note_spent(tx, before, cost_microusd=cost_microusd, tokens=tokens)
 
 
 def _held(row: Row) -> Held:

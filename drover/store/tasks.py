@@ -544,6 +544,7 @@ async def move_task(
     forgiven: bool = False,
     reason: str | None = None,
     detail: str | None = None,
+    due_at: int | None = None,
 ) -> None:
     """Change the task's state from outside of a claim; whoever holds it has lost it. ``attempt``: starts it over."""
     over = attempt is not None
@@ -557,7 +558,7 @@ async def move_task(
         state=state.value,
         reason=reason,
         detail=detail,
-        due_at=None,
+        due_at=due_at,
         fresh=int(fresh),
         attempt=attempt if attempt is not None else task.attempt,
         first_attempt=attempt if attempt is not None else task.first_attempt,

@@ -44,6 +44,7 @@ class Workers:
                 host=run.host,
                 process=run.process,
                 push=run.push,
+                budget_microusd=run.budget_microusd,
                 now=now,
             )
             for worker in workers:
@@ -100,11 +101,11 @@ class Workers:
 
         await self._database.write(verb)
 
-    async def throttled_runs(self) -> list[Run]:
-        """Runs that were not recorded as finished, and may not have all of their workers at work."""
+    async def open_runs(self) -> list[Run]:
+        """Runs that were not recorded as finished: at work, or dead."""
 
         async def verb(tx: Transaction) -> list[Row]:
-            return await tx.all("list_throttled_runs")
+            return await tx.all("list_open_runs")
 
         return [run_of(row) for row in await self._database.read(verb)]
 

@@ -24,12 +24,15 @@ TABLE attempts
     log text COLLATE "C"
     base text COLLATE "C"
     origin text COLLATE "C"
+    reserved_microusd bigint NOT NULL DEFAULT 0
+    reserved_tokens bigint NOT NULL DEFAULT 0
     purpose text COLLATE "C" NOT NULL DEFAULT 'build'::text
     attempts_purpose_check: CHECK ((purpose = ANY (ARRAY['build'::text, 'plan'::text])))
     attempts_task_id_fkey: FOREIGN KEY (task_id) REFERENCES tasks(id)
     attempts_worker_id_fkey: FOREIGN KEY (worker_id) REFERENCES workers(id)
     attempts_pkey: PRIMARY KEY (task_id, fence)
     CREATE INDEX attempts_open ON attempts USING btree (host) WHERE (ended_at IS NULL)
+    CREATE INDEX attempts_reserved ON attempts USING btree (task_id, fence) WHERE (ended_at IS NULL)
 
 TABLE blockers
     task_id text COLLATE "C" NOT NULL
@@ -161,10 +164,20 @@ TABLE runs
     concurrency bigint
     throttle text COLLATE "C"
     throttled_at bigint
+    budget_microusd bigint
     mode text COLLATE "C" NOT NULL DEFAULT 'combined'::text
     runs_mode_check: CHECK ((mode = ANY (ARRAY['combined'::text, 'planning'::text, 'building'::text])))
     runs_epic_id_fkey: FOREIGN KEY (epic_id) REFERENCES epics(id)
     runs_pkey: PRIMARY KEY (id)
+
+TABLE spending
+    scope text COLLATE "C" NOT NULL
+    id text COLLATE "C" NOT NULL
+    cost_microusd bigint NOT NULL
+    tokens bigint NOT NULL
+    executions bigint NOT NULL
+    spending_scope_check: CHECK ((scope = ANY (ARRAY['epic'::text, 'run'::text, 'day'::text, 'agent'::text])))
+    spending_pkey: PRIMARY KEY (scope, id)
 
 TABLE steps
     task_id text COLLATE "C" NOT NULL

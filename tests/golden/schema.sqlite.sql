@@ -22,11 +22,13 @@ CREATE TABLE attempts (
     model text NOT NULL DEFAULT '',
     error text,
     log text,
-    base text, origin text, purpose text NOT NULL DEFAULT 'build' CHECK (purpose IN ('build', 'plan')),
+    base text, origin text, reserved_microusd bigint NOT NULL DEFAULT 0, reserved_tokens bigint NOT NULL DEFAULT 0, purpose text NOT NULL DEFAULT 'build' CHECK (purpose IN ('build', 'plan')),
     PRIMARY KEY (task_id, fence)
 )  WITHOUT ROWID ;
 
 CREATE INDEX attempts_open ON attempts (host) WHERE ended_at IS NULL;
+
+CREATE INDEX attempts_reserved ON attempts (task_id, fence) WHERE ended_at IS NULL;
 
 CREATE TABLE blockers (
     task_id text NOT NULL REFERENCES tasks (id),
@@ -151,7 +153,16 @@ CREATE TABLE runs (
     process text NOT NULL,
     started_at bigint NOT NULL,
     finished_at bigint
-, push text, concurrency bigint, throttle text, throttled_at bigint, mode text NOT NULL DEFAULT 'combined' CHECK (mode IN ('combined', 'planning', 'building')));
+, push text, concurrency bigint, throttle text, throttled_at bigint, budget_microusd bigint, mode text NOT NULL DEFAULT 'combined' CHECK (mode IN ('combined', 'planning', 'building')));
+
+CREATE TABLE spending (
+    scope text NOT NULL CHECK (scope IN ('epic', 'run', 'day', 'agent')),
+    id text NOT NULL,
+    cost_microusd bigint NOT NULL,
+    tokens bigint NOT NULL,
+    executions bigint NOT NULL,
+    PRIMARY KEY (scope, id)
+)  WITHOUT ROWID ;
 
 CREATE TABLE steps (
     task_id text NOT NULL REFERENCES tasks (id),

@@ -25,7 +25,7 @@ UPDATE attempts
        error = CASE WHEN ended_at IS NULL THEN CAST(:error AS text) ELSE error END,
        resumed = coalesce(:resumed, resumed), session_id = coalesce(:session_id, session_id),
        input_tokens = :input_tokens, output_tokens = :output_tokens, cost_microusd = :cost_microusd,
-       turns = :turns, model = :model
+       turns = :turns, model = :model, reserved_microusd = 0, reserved_tokens = 0
  WHERE task_id = :task_id AND fence = :fence;
 
 -- name: end_attempt

@@ -27,8 +27,8 @@ SELECT w.host, r.push, r.target, max(w.seen_at) AS seen_at
 SELECT * FROM workers WHERE stopped_at IS NULL ORDER BY started_at, id;
 
 -- name: add_run
-INSERT INTO runs (id, epic_id, task_ids, target, mode, workers, host, process, push, started_at)
-VALUES (:id, :epic_id, :task_ids, :target, :mode, :workers, :host, :process, :push, :now);
+INSERT INTO runs (id, epic_id, task_ids, target, mode, workers, host, process, push, budget_microusd, started_at)
+VALUES (:id, :epic_id, :task_ids, :target, :mode, :workers, :host, :process, :push, :budget_microusd, :now);
 
 -- name: finish_run
 UPDATE runs SET finished_at = :now WHERE id = :id AND finished_at IS NULL;
@@ -43,8 +43,8 @@ UPDATE runs SET concurrency = :concurrency, throttle = :throttle,
                            THEN coalesce(throttled_at, CAST(:now AS bigint)) END
  WHERE id = :id AND finished_at IS NULL;
 
--- name: list_throttled_runs
-SELECT * FROM runs WHERE finished_at IS NULL AND concurrency IS NOT NULL ORDER BY started_at, id;
+-- name: list_open_runs
+SELECT * FROM runs WHERE finished_at IS NULL ORDER BY started_at, id;
 
 -- name: last_run
 SELECT * FROM runs ORDER BY started_at DESC, id DESC LIMIT 1;
