@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Generator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -50,6 +51,7 @@ COUNTED = pytest.StashKey[Counted]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--proof", metavar="FILE", type=Path, help="write what each suite of the proof counted")
+    parser.addoption("--shuffle", metavar="SEED", type=int, help="run the tests in an order of that number")
     parser.addoption("--suites", metavar="NAMES", help="only tests of these suites of the proof: T2,T3")
 
 
@@ -68,6 +70,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if (seed := config.getoption("--shuffle")) is not None:
+        random.Random(seed).shuffle(items)
     if wanted := config.getoption("--suites"):
         names = set(wanted.split(","))
         left = [item for item in items if not (COUNTED in item.stash and names & set(item.stash[COUNTED].suites))]

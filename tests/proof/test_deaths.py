@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from tests import postgres_server
 from tests.proof.plugin import Tally
 
 ROOT = Path(__file__).parents[2]
@@ -84,12 +83,3 @@ def test_a_run_on_postgres_killed_at_any_crossing_finishes_as_if_nothing_had_bee
 @pytest.mark.parametrize("at", random.Random(SEED).sample(range(20, 420), 20))
 def test_a_recovery_killed_at_any_crossing_is_recovered_from(tmp_path: Path, at: int, tally: Tally) -> None:
     bench(tmp_path / "bench", tally, "--at", at, "--then", 11, seed=SEED)
-
-
-@pytest.fixture
-def empty_database() -> str:
-    """Its schemas are made by whoever comes."""
-    try:
-        return postgres_server.shared().url()
-    except postgres_server.NoServer as reason:
-        pytest.skip(f"no Postgres: {reason}")
