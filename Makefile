@@ -49,6 +49,9 @@ sweep: $(VENV)/.dev ## the long sweeps that the gate only samples: every kill po
 proof: $(VENV)/.dev ## every suite of docs/guarantees.md in full; writes proof.json and its counts [SUITES="T2 T3"]
 	WORKERS=$(WORKERS) $(BIN)/python -m tests.proof run $(SUITES)
 
+soak: $(VENV)/.dev ## hours of faults over three processes on both databases; writes soak.json [HOURS=8 or MINUTES=10, TASKS=5000]
+	$(BIN)/python -m tests.proof.soak $(if $(MINUTES),--minutes $(MINUTES),--hours $(or $(HOURS),8)) --tasks $(or $(TASKS),5000)
+
 mutation: $(VENV)/.dev ## small wrongs in a copy of the code, each of which some test must see [EACH=50 SEED=7]
 	$(BIN)/python -m tests.proof.mutation --each $(or $(EACH),50) --seed $(or $(SEED),7)
 

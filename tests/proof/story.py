@@ -72,10 +72,11 @@ class Story:
         )
         for argv in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-q", "-m", "first"]):
             subprocess.run(["git", *argv], cwd=self.repo, env={**os.environ, **GIT}, check=True, capture_output=True)
-        if os.waitpid(self.fork(self._fill), 0)[1]:
+        if os.waitpid(self.fork(self.fill), 0)[1]:
             raise AssertionError("the backlog could not be made")
 
-    async def _fill(self) -> None:
+    async def fill(self) -> None:
+        """Add the backlog, in a fork."""
         async with app.open(repo=self.repo) as drover:
             made: list[str] = []
             for title, blockers in self.shape:

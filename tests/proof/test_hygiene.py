@@ -61,7 +61,7 @@ async def test_a_store_that_was_opened_and_closed_holds_nothing(
     tally(points=ROUNDS)
 
 
-async def test_runs_leave_no_file_thread_or_process(site: Site, tally: Tally) -> None:  # noqa: F811
+async def test_runs_leave_no_file_thread_or_process(site: Site, tally: Tally) -> None:
     site.says("echo work > work-$DROVER_TASK_ID.txt")
 
     async def once() -> None:
