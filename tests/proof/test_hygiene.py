@@ -15,7 +15,6 @@ import pytest
 
 from drover.domain.models import NewTask
 from drover.store import open_store
-from tests.engine.conftest import site  # noqa: F401 - a fixture
 from tests.engine.places import Site
 from tests.proof.plugin import Tally
 
