@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from drover.cli import main as drover
 from drover.cli.commands import build
 from drover.domain.quantities import format_duration, format_size
+from drover.domain.verdicts import CLASSES
 from drover.settings import (
     AgentTable,
     BackpressureTable,
@@ -137,7 +138,11 @@ TOO_MUCH = ("99999d", "99999T", 10**9)
 
 def main() -> int:
     """0 when the pages are as they should be, 1 when ``--check`` found one that is not."""
-    pages = {"settings.md": settings_page(), **{f"cli/{name}.md": page for name, page in command_pages()}}
+    pages = {
+        "settings.md": settings_page(),
+        "outcomes.md": outcomes_page(),
+        **{f"cli/{name}.md": page for name, page in command_pages()},
+    }
     if "--check" not in sys.argv[1:]:
         write(pages)
         return 0
@@ -163,6 +168,34 @@ def stale(pages: dict[str, str]) -> list[str]:
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             wrong.append(name)
     return wrong
+
+
+# ---------------------------------------------------------------- outcomes
+
+
+def outcomes_page() -> str:
+    """Every class of outcome, from the table that the program itself decides by."""
+    parts = [NOTE, "# Outcomes\n", _OUTCOMES]
+    for outcome, follows in CLASSES.items():
+        lines = [f"{follows.meaning}", f"- by itself: **{_THEN[follows.then]}** {follows.how}"]
+        lines += [f"- what you can do: {follows.advice}"] if follows.advice else []
+        parts.append(f"## `{outcome}`\n\n{lines[0]}\n\n" + "\n".join(lines[1:]) + "\n")
+    return "\n".join(parts)
+
+
+_OUTCOMES = """\
+What an execution of an agent can come to. `drover info` shows it for each execution, and with it how the session
+was taken up; a failed task names the class of its last error. An attempt is used up only by what is *retried* or
+*fails* below; what *waits*, *asks* or *goes on* costs none.
+"""
+_THEN = {
+    "lands": "lands.",
+    "retried": "retried, as long as attempts are left.",
+    "waits": "waits, then goes on.",
+    "asks": "waits for you.",
+    "goes on": "goes on.",
+    "fails": "fails at once.",
+}
 
 
 # ---------------------------------------------------------------- the command line

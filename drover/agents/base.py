@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import anyio
 from pydantic import Field
@@ -61,7 +61,10 @@ class AgentJob(Frozen):
     fence: int
     prompt: str  # all there is to say, for a session that begins
     follow_up: str  # what to say instead when ``session_id`` is continued
+    handover: str = ""  # what a new session is told besides, where work has been done that it knows nothing of
     session_id: str | None = None  # continue this session of an earlier execution
+    reported: bool = False  # what has ended in the log directory is known: it is not adopted again
+    restored: bool = False  # that session's files were gone, and have been brought back from a snapshot
     prior_cost_usd: float = 0.0  # what that session had cost before, as reported then
     prior_usage: Usage = Usage()  # what that session had used before, as reported then
     worktree: Path
@@ -135,5 +138,17 @@ class Agent(Protocol):
         """See one execution to its end, whatever end; nothing it started is alive afterwards.
 
         Raises AgentError if it cannot be started at all. Cancelled, it stops the agent gently first.
+        """
+        ...
+
+
+@runtime_checkable
+class ReadsBack(Protocol):
+    """An agent whose output tells afterwards what an execution used whose end nobody saw."""
+
+    async def read_back(self, job: AgentJob) -> AgentReport | None:
+        """What the output in the job's log directory tells: usage, session, last words; None when it holds none.
+
+        Asked when nothing of the execution is alive any more. Changes nothing.
         """
         ...

@@ -43,6 +43,7 @@ SIGN_IN = (
     "CLAUDE_CODE_USE_BEDROCK",
     "CLAUDE_CODE_USE_VERTEX",
 )
+ROUNDED_USD = 1e-5  # what sums of rounded costs may be off
 NOT_THERE = frozenset({500, 502, 503, 504, 522, 524, 529})  # answers of a service that will be back
 _LIMIT = re.compile(
     r"hit your (?:[\w-]+ )*limit|usage limit reached|limit reached\|\d{10}|session limit", re.IGNORECASE
@@ -174,11 +175,17 @@ class Claude(Program[ClaudeReading]):
         said = ended.reading.result.items("errors") if ended.reading.result else ()
         return _NO_SUCH_SESSION in ended.errors or any(_NO_SUCH_SESSION in str(error.value) for error in said)
 
+    def lost_turns(self, job: AgentJob, ended: Ended[ClaudeReading]) -> bool:
+        cost = ended.reading.used.cost_usd  # of the whole session
+        return 0 < cost < job.prior_cost_usd - ROUNDED_USD
+
     def report(self, job: AgentJob, ended: Ended[ClaudeReading]) -> AgentReport:
         reading = ended.reading
         report = endings.of_process(ended.exit) or _of_failure(ended) or _of_success(reading)
         words = reading.result.text("result") if reading.result else ""
-        return report.model_copy(update={"summary": words or reading.words, "usage": reading.usage(job.prior_cost_usd)})
+        goes_on = ended.start.continues and not self.is_blank(job, ended)
+        usage = reading.usage(job.prior_cost_usd if goes_on else 0.0)
+        return report.model_copy(update={"summary": words or reading.words, "usage": usage})
 
     async def check(self, settings: AgentSettings) -> AgentCheck:
         """Find it and ask for its version; it is not signed in or asked anything."""

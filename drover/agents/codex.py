@@ -93,10 +93,13 @@ class Codex(Talker[CodexReading]):
     def read(self) -> CodexReading:
         return CodexReading()
 
+    def lost_turns(self, job: AgentJob, ended: Ended[CodexReading]) -> bool:
+        return 0 < ended.reading.input_tokens < job.prior_usage.input_tokens  # of the whole thread
+
     def usage(self, job: AgentJob, ended: Ended[CodexReading]) -> Usage:
         """What the thread has used, less what its earlier runs have told."""
         reading = ended.reading
-        continued = ended.start.continues and reading.session_id == ended.start.session_id
+        continued = ended.start.continues and not self.is_blank(job, ended)
         before = job.prior_usage if continued else Usage()
         return Usage(
             input_tokens=max(0, reading.input_tokens - before.input_tokens),

@@ -7,7 +7,6 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
@@ -18,7 +17,7 @@ from drover.agents import endings
 from drover.agents.base import AgentHost, AgentJob
 from drover.agents.stream import Follower, Json, events, tail
 from drover.domain.errors import AgentError
-from drover.domain.models import AgentReport, Frozen, ProcessIdentity, Resumed, Word
+from drover.domain.models import AgentReport, Frozen, ProcessIdentity, Resumed, Usage, Word
 from drover.process import Exit, Launch, Voice, adopt, sole_error, supervise
 
 ERRORS_TAIL = 16 * 1024
@@ -33,7 +32,7 @@ class Start(Frozen):
 
     @property
     def continues(self) -> bool:
-        return self.resumed == "continued"
+        return self.resumed in ("continued", "restored")
 
 
 class Reading:
@@ -94,7 +93,9 @@ class Program(ABC, Generic[R]):
 
     def prompt(self, job: AgentJob, start: Start) -> str:
         """What it gets on its standard input."""
-        return job.follow_up if start.continues else job.prompt
+        if start.continues:
+            return job.follow_up
+        return f"{job.prompt}\n{job.handover}" if start.resumed == "soft" else job.prompt
 
     def said(self, text: str, id: str) -> str | None:
         """A line on its standard input that says something to it; None if it cannot hear while it works.
@@ -111,32 +112,76 @@ class Program(ABC, Generic[R]):
         """Whether it said that it does not know the session it was to continue."""
         return False
 
+    def is_blank(self, job: AgentJob, ended: Ended[R]) -> bool:
+        """Whether it silently began a new session in place of the one it was to continue."""
+        if not ended.start.continues:
+            return False
+        got = ended.reading.session_id
+        if got is not None and got != ended.start.session_id:
+            return True
+        # What was brought back from a snapshot may lack the last turns, and is a session all the same.
+        return ended.start.resumed == "continued" and self.lost_turns(job, ended)
+
+    def lost_turns(self, job: AgentJob, ended: Ended[R]) -> bool:
+        """Whether it tells less of the whole session than had been told before: then the earlier turns are gone."""
+        return False
+
     async def work(self, job: AgentJob, host: AgentHost) -> AgentReport:
         """See :meth:`drover.agents.base.Agent.work`."""
-        ended = await self._adopt(job)
+        ended = None if job.reported else await self._adopt(job)
         if ended is None:
             if job.session_id is not None:
-                start = Start(session_id=job.session_id, resumed="continued")
+                start = Start(session_id=job.session_id, resumed="restored" if job.restored else "continued")
             else:
-                start = Start(session_id=self.new_session())
+                start = self._anew(job)
             ended = await self._run(job, host, start)
         if ended.start.continues and self.forgot(ended):
             # Killed before its first words were saved, or forgotten since: told everything, it converges.
-            ended = await self._run(job, host, Start(session_id=self.new_session()))
+            ended = await self._run(job, host, self._anew(job))
         return self._completed(job, ended)
+
+    async def read_back(self, job: AgentJob) -> AgentReport | None:
+        """See :meth:`drover.agents.base.ReadsBack.read_back`."""
+        return await to_thread.run_sync(self._read_back, job)
+
+    def _read_back(self, job: AgentJob) -> AgentReport | None:
+        """The last run of the directory, with what all its runs used; the last one's end may not be on record."""
+        last, used = None, Usage()
+        for number in _runs_in(job.log_dir):
+            ended = self._recorded(job, number)
+            if ended is None:
+                continue
+            spent = job.prior_usage + used  # a run that goes on in another session has cost nothing
+            env = {**job.env, "DROVER_RESULT": str(job.log_dir / f"result{number}.json")}
+            told = job.model_copy(update={"prior_usage": spent, "prior_cost_usd": spent.cost_usd, "env": env})
+            last = self._completed(told, ended)
+            used += last.usage
+        return last.model_copy(update={"usage": used}) if last else None
+
+    def _recorded(self, job: AgentJob, number: str) -> Ended[R] | None:
+        """One run as its files tell it, whether it had come to its end or not."""
+        try:
+            start = Start.model_validate_json((job.log_dir / f"start{number}.json").read_bytes())
+        except (OSError, ValueError):
+            return None
+        reading, output = self.read(), Path(self.output_name)
+        follower = Follower(job.log_dir / f"{output.stem}{number}{output.suffix}")
+        while (lines := follower.read()) is not None:
+            _tell(reading, lines)
+        _tell(reading, follower.rest())
+        exit = adopt(job.log_dir / f"exit{number}.json") or Exit(lost=True)
+        return Ended(start, exit, reading, tail(job.log_dir / f"errors{number}.txt", ERRORS_TAIL))
+
+    def _anew(self, job: AgentJob) -> Start:
+        """A new session; where work was done before that it knows nothing of, it is told so."""
+        return Start(session_id=self.new_session(), resumed="soft" if job.handover else "fresh")
 
     async def _adopt(self, job: AgentJob) -> Ended[R] | None:
         """The run that ended by itself in this log directory while no drover was there to see it."""
         exit = adopt(job.log_dir / "exit.json")
         if exit is None or exit.returncode is None or exit.stopped or exit.timed_out or exit.stalled:
             return None
-        try:
-            start = Start.model_validate_json((job.log_dir / "start.json").read_bytes())
-        except (OSError, ValueError):
-            return None
-        reading = self.read()
-        await _feed(reading, Follower(job.log_dir / self.output_name), to_end=True)
-        return Ended(start, exit, reading, tail(job.log_dir / "errors.txt", ERRORS_TAIL))
+        return await to_thread.run_sync(self._recorded, job, "")
 
     async def _run(self, job: AgentJob, host: AgentHost, start: Start) -> Ended[R]:
         _make_room(job.log_dir)
@@ -191,7 +236,7 @@ class Program(ABC, Generic[R]):
     def _completed(self, job: AgentJob, ended: Ended[R]) -> AgentReport:
         report = self.report(job, ended)
         asked, got = ended.start.session_id, ended.reading.session_id
-        blank = ended.start.continues and got is not None and got != asked
+        blank = self.is_blank(job, ended)
         secrets = self._secrets(job)
         return report.model_copy(
             update={
@@ -317,12 +362,18 @@ class _Changes:
         return False
 
 
+def _runs_in(log_dir: Path) -> list[str]:
+    """What tells the files of the runs in a directory apart, in the order of the runs: ``.1``, ``.2``, nothing."""
+    earlier = sorted(int(path.suffixes[0][1:]) for path in log_dir.glob("start.[0-9]*.json"))
+    return [*(f".{number}" for number in earlier), ""]
+
+
 def _make_room(log_dir: Path) -> None:
     """Move an earlier run's files aside: a session that was asked for in vain, or what was not to be adopted."""
     log_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not (log_dir / "start.json").exists():
         return
-    number = next(n for n in count(1) if not (log_dir / f"start.{n}.json").exists())
+    number = len(_runs_in(log_dir))
     for path in list(log_dir.iterdir()):
         if path.stem in ("exit", "start", "prompt", "input", "output", "errors", "result"):
             path.rename(path.with_name(f"{path.stem}.{number}{path.suffix}"))

@@ -24,11 +24,13 @@ class ScriptedReading(Reading):
         self.result = Json({})
         self.forgot = False
         self.steps = 0
+        self.done_before = 0  # of its plan, by earlier runs of the session
 
     def event(self, event: Json) -> None:
         kind = event.text("type")
         if kind == "session":
             self.session_id = event.text("id")
+            self.done_before = event.count("done")
         elif kind == "no_session":
             self.forgot = True
         elif kind == "step":
@@ -57,6 +59,9 @@ class Scripted(Program[ScriptedReading]):
 
     def forgot(self, ended: Ended[ScriptedReading]) -> bool:
         return ended.reading.forgot
+
+    def lost_turns(self, job: AgentJob, ended: Ended[ScriptedReading]) -> bool:
+        return ended.reading.session_id is not None and ended.reading.done_before < job.prior_usage.turns
 
     def report(self, job: AgentJob, ended: Ended[ScriptedReading]) -> AgentReport:
         result, usage = ended.reading.result, Usage(turns=ended.reading.steps, model="scripted")

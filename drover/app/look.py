@@ -322,8 +322,7 @@ async def report(
         cancelled += [str(e.task_id) for e in page if e.type == "task.cancelled"]
     tasks = await store.tasks.list_tasks(epic_id=run.epic_id)
     scope = {t.id: t for t in tasks if not run.task_ids or t.id in run.task_ids}
-    since = run.started_at or 0
-    tokens, cost = await store.claims.usage_since(since) if since else (0, 0.0)
+    used = await store.usage.of_run(run.id)
     return RunReport(
         completed=tuple(dict.fromkeys(i for i in completed if i in scope)),
         failed=tuple(i for i, t in scope.items() if t.state is State.FAILED),
@@ -334,8 +333,8 @@ async def report(
         continued=sum(how == "continue" for how in resumed.values()),
         redone=sum(how == "redo" for how in resumed.values()),
         seconds=round(seconds, 3),
-        cost_usd=cost,
-        tokens=tokens,
+        cost_usd=used.cost_usd,
+        tokens=used.tokens,
         interrupted=interrupted,
         over_budget=over_budget if any(t.status is Status.READY for t in scope.values()) else "",
     )

@@ -40,7 +40,7 @@ async def recap(store: Store, settings: Settings, since: int, until: int) -> Rec
                     happened[COUNTED[kind]] += 1
                 case kind if kind in ORDERS:
                     orders.append(_order(event))
-    tokens, cost = await store.claims.usage_since(since)
+    used = await store.usage.total(since=since)
     return Recap(
         since=since,
         until=until,
@@ -50,8 +50,8 @@ async def recap(store: Store, settings: Settings, since: int, until: int) -> Rec
         orders=tuple(orders),
         happened=dict(happened),
         by_status={str(status): count for status, count in (await store.tasks.counts()).items() if count},
-        tokens=tokens,
-        cost_usd=cost,
+        tokens=used.tokens,
+        cost_usd=used.cost_usd,
     )
 
 

@@ -181,6 +181,16 @@ class Usage(Frozen):
     def tokens(self) -> int:
         return self.input_tokens + self.output_tokens
 
+    def __add__(self, other: Usage) -> Usage:
+        """What both used; the model is the later one's, if it named any."""
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cost_usd=round(self.cost_usd + other.cost_usd, 6),
+            turns=self.turns + other.turns,
+            model=other.model or self.model,
+        )
+
 
 class Attempt(Frozen):
     """One execution: what one claim of a task came to."""
@@ -202,6 +212,9 @@ class Attempt(Frozen):
     resumed: Resumed | None = None
     session_id: str | None = None
     usage: Usage = Usage()
+    counted: bool = False  # what it used is on record: told at its end, or read back from its log
+    asked: bool = False  # in it the agent was asked why it changed nothing
+    words: str = ""  # the agent's last
     error: str | None = None
     log: str | None = None
     base: str | None = None  # the commit the attempt started from

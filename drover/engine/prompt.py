@@ -11,6 +11,8 @@ from drover.domain.verdicts import Outcome
 ERROR_LIMIT = 6_000
 SUMMARY_LIMIT = 1_500
 WORDS_LIMIT = 8_000  # of all that a person said
+LAST_WORDS_LIMIT = 3_000
+PATCH_LIMIT = 24_000
 
 
 def task_prompt(
@@ -72,6 +74,35 @@ def follow_up(task: Task, tree: Worktree, *, interrupted: bool, words: Sequence[
         why = "Go on with the task and finish it."
     reads = f"The task now reads:\n\n# Task {task.id}: {task.title}\n\n{task.description.strip()}".rstrip()
     return "\n\n".join([why, *words, reads]) + "\n"
+
+
+def handover(agent: str, words: str, patch: str) -> str:
+    """For a session that has to go on with what an earlier one of ``agent`` did: its last words, and the diff so far.
+
+    Empty when there is neither.
+    """
+    if not words.strip() and not patch.strip():
+        return ""
+    parts = [
+        "# This is a continuation\n\n"
+        f"An earlier session ({agent}) worked on this task. What it did is in the working directory; what it knew "
+        "is not at hand, but for what follows. Look at it, then go on from there: do not begin again."
+    ]
+    if words.strip():
+        parts.append(f"Its last words:\n\n{quoted(words, LAST_WORDS_LIMIT)}")
+    if patch.strip():
+        parts.append(f"What it has changed so far:\n\n{quoted(patch, PATCH_LIMIT)}")
+    else:
+        parts.append("It has changed no file so far.")
+    return "\n\n".join(parts) + "\n"
+
+
+def about_no_change() -> str:
+    """What an agent is asked that says it is done and has changed nothing."""
+    return (
+        "You ended, and you changed no file. Is nothing to be done? If that is right, say why in a sentence or two. "
+        "Otherwise make the change now, in the working directory, and finish the task.\n"
+    )
 
 
 def said(words: Sequence[Word]) -> list[str]:

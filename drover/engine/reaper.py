@@ -9,7 +9,7 @@ import anyio
 
 from drover.domain.errors import DroverError
 from drover.domain.models import Worker
-from drover.engine import keeping, landing
+from drover.engine import keeping, landing, usage
 from drover.engine.lane import target_of
 from drover.engine.tools import Tools
 from drover.git.checkout import finish_publishing
@@ -38,6 +38,7 @@ async def recover(tools: Tools) -> list[str]:
         await finish_publishing(tools.repo)
         await clear_leftovers(tools.places.worktrees)
         await tools.store.ports.free_lost(tools.host)
+        await usage.count_all(tools)
         done += await landing.reconcile(tools)
         done += await keeping.forget_old_work(tools)
     return done
@@ -85,7 +86,10 @@ async def _take_back(tools: Tools, held: Held, *, dead: bool) -> bool:
     except DroverError as trouble:
         # Taken back all the same: the next attempt's first step proves that nobody is alive before it begins.
         log.warning("%s: %s", held.task_id, trouble.message)
-    return await tools.store.claims.rescue(held, dead=dead)
+    if not await tools.store.claims.rescue(held, dead=dead):
+        return False
+    await usage.count(tools, held.task_id, held.fence)
+    return True
 
 
 def _is_dead(worker: Worker, host: str, *, one_machine: bool) -> bool:

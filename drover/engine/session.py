@@ -10,19 +10,16 @@ import anyio
 from anyio import to_thread
 from pydantic import Field
 
-from drover.agents.base import AgentHost, AgentJob
-from drover.domain.models import AgentReport, Attempt, Frozen, ProcessIdentity, Resumed, Task, Usage, Word, Worktree
+from drover.agents.base import Agent, AgentHost, AgentJob
+from drover.domain.models import AgentReport, Frozen, ProcessIdentity, Resumed, Task, Usage, Word, Worktree
 from drover.domain.verdicts import Outcome
-from drover.engine import prompt
+from drover.engine import prompt, result, usage
+from drover.engine.past import Past
 from drover.engine.steps import Run
 from drover.git.durable import sync_filesystem
-from drover.process import adopt
+from drover.git.patch import patch_of_worktree
 
-PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TERM", "TMPDIR", "SHELL")
 LOOK_S = 5.0  # the safety net behind the bell
-# Ends of an execution that the agent came to by itself; after any other it has to be told that it was interrupted.
-BY_ITSELF = frozenset({Outcome.QUESTION.value, Outcome.PERMISSION.value, Outcome.LATER.value})
-SESSION_LOST = frozenset({Outcome.CONTEXT_OVERFLOW.value})  # after these the session is not gone on with
 
 
 class Order(Frozen):
@@ -35,24 +32,45 @@ class Order(Frozen):
 
 
 async def hold(run: Run, tree: Worktree, order: Order | None = None) -> AgentReport:
-    """Start, continue or adopt the agent's execution; its report."""
+    """Start, continue or adopt the agent's execution; its report.
+
+    An agent that ended well and changed nothing is asked about it, once in an attempt, in the same session.
+    """
     tools, task = run.tools, run.claim.task
     agent = tools.find_agent(tools.agent_of(task))
-    earlier = [a for a in await tools.store.claims.attempts(task.id) if a.fence < run.claim.fence]
-    history = [a for a in earlier if a.purpose == (order.purpose if order else "build")]
-    adopted = _ended_unseen(history, task, tools.places.state)
-    log_dir = Path(adopted.log) if adopted and adopted.log else tools.places.logs(task.id, run.claim.fence)
-    log_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    session_id, spent = _session(history, agent.name, task)
+    past = await _past(run, order)
+    words = await tools.store.orders.untold(task.id, run.claim.fence)
+    job = await _job(run, tree, agent, past, words, order)
+    report = await _heard_out(run, await _work(run, tree, agent, job, words))
+    may_ask = order is None and report.outcome == Outcome.DONE and not past.asked
+    if may_ask and await result.is_unchanged(run, tree):
+        report = await _heard_out(run, await _ask(run, tree, agent, job, report))
+    # What is recorded as done is taken from these files, perhaps after a power cut; agents do not sync them.
+    await to_thread.run_sync(sync_filesystem, tools.places.worktrees)
+    return report
+
+
+async def _job(
+    run: Run, tree: Worktree, agent: Agent, past: Past, untold: Sequence[Word], order: Order | None
+) -> AgentJob:
+    tools, task = run.tools, run.claim.task
+    adopted = past.ended_unseen(tools.places.state)
+    if adopted is not None:
+        await usage.count(tools, task.id, adopted.fence)  # it is that execution's, not this one's
+    log_dir = Path(adopted.log) if adopted and adopted.log else _log_dir(run)
+    session_id = past.session(agent.name)
+    spent = past.without(adopted).spent(agent.name, session_id)
     settings = tools.agent_settings(agent.name)
-    said = await tools.store.orders.words(task.id)
-    untold = await tools.store.orders.untold(task.id, run.claim.fence)
-    job = AgentJob(
+    handover = await _handover(run, tree, past) if order is None else ""
+    others = past.last is not None and past.last.agent != agent.name
+    follow_up = _go_on(run, tree, order, untold, interrupted=past.interrupted)
+    return AgentJob(
         task_id=task.id,
         attempt=task.attempt,
         fence=run.claim.fence,
-        prompt=await _begin(run, tree, order, said),
-        follow_up=_go_on(run, tree, order, untold, interrupted=_interrupted(history, task)),
+        prompt=await _begin(run, tree, order, await tools.store.orders.words(task.id)),
+        follow_up=f"{handover}\n{follow_up}" if others else follow_up,
+        handover=handover,
         session_id=session_id,
         prior_cost_usd=spent.cost_usd,
         prior_usage=spent,
@@ -72,10 +90,63 @@ async def hold(run: Run, tree: Worktree, order: Order | None = None) -> AgentRep
         output_limit_bytes=tools.settings.logs.limit,
         settings=settings,
     )
-    report = await agent.work(job, _Host(run, agent.name, tree, log_dir, untold))
-    # What is recorded as done is taken from these files, perhaps after a power cut; agents do not sync them.
-    await to_thread.run_sync(sync_filesystem, tools.places.worktrees)
-    return await _heard_out(run, report)
+
+
+async def _work(
+    run: Run, tree: Worktree, agent: Agent, job: AgentJob, words: Sequence[Word] = (), *, asking: bool = False
+) -> AgentReport:
+    """One run of the agent; what it used is this execution's, unless it is one that had ended before."""
+    job.log_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    host = _Host(run, agent.name, tree, job.log_dir, words, asking=asking)
+    report = await agent.work(job, host)
+    return report if host.started else report.model_copy(update={"usage": Usage()})
+
+
+async def _ask(run: Run, tree: Worktree, agent: Agent, job: AgentJob, first: AgentReport) -> AgentReport:
+    """The second turn. That it was asked is on record before it can hear it, so no later execution asks again."""
+    log_dir = _log_dir(run)
+    spent = (await _past(run)).spent(agent.name, first.session_id) + first.usage
+    question = prompt.about_no_change()
+    report = await _work(
+        run,
+        tree,
+        agent,
+        job.model_copy(
+            update={
+                "prompt": f"{job.prompt}\n{question}",
+                "follow_up": question,
+                "session_id": first.session_id,
+                "restored": False,
+                "prior_cost_usd": spent.cost_usd,
+                "prior_usage": spent,
+                "log_dir": log_dir,
+                "env": job.env | {"DROVER_RESULT": str(log_dir / "result.json")},
+                "reported": True,
+            }
+        ),
+        asking=True,
+    )
+    return report.model_copy(update={"usage": first.usage + report.usage})
+
+
+async def _past(run: Run, order: Order | None = None) -> Past:
+    attempts = await run.tools.store.claims.attempts(run.claim.task_id)
+    return Past.of(run.claim.task, attempts, run.claim.fence, order.purpose if order else "build")
+
+
+def _log_dir(run: Run) -> Path:
+    return run.tools.places.logs(run.claim.task_id, run.claim.fence)
+
+
+async def _handover(run: Run, tree: Worktree, past: Past) -> str:
+    """What a session is told of work that was done without it; nothing where there is none."""
+    if past.last is None:
+        return ""
+    tools, task = run.tools, run.claim.task
+    scratch = tools.places.scratch(f"{task.id}.diff")
+    patch = await patch_of_worktree(tools.repo, Path(tree.path), base=tree.base, scratch=scratch)
+    words = next((a.words for a in reversed(past.executions) if a.words), "")
+    return prompt.handover(past.last.agent, words, patch)
 
 
 async def _begin(run: Run, tree: Worktree, order: Order | None, said: Sequence[Word]) -> str:
@@ -104,8 +175,7 @@ def environment(
 ) -> dict[str, str]:
     """What an agent, or a test command, sees: an allow-list of drover's own environment and the facts of the task."""
     tools, task = run.tools, run.claim.task
-    found = {n: v for n, v in tools.environ.items() if n in PASSED_ON or n in names or n.startswith("LC_")}
-    found |= {
+    found = tools.passed_on(names) | {
         "DROVER_TASK_ID": task.id,
         "DROVER_EPIC_ID": task.epic_id or "",
         "DROVER_ATTEMPT": str(task.attempt),
@@ -137,13 +207,17 @@ async def _heard_out(run: Run, report: AgentReport) -> AgentReport:
 class _Host(AgentHost):
     """What the agent's driver tells the engine while it runs. ``words``: what its prompt tells from a person."""
 
-    def __init__(self, run: Run, agent: str, tree: Worktree, log_dir: Path, words: Sequence[Word]) -> None:
+    def __init__(
+        self, run: Run, agent: str, tree: Worktree, log_dir: Path, words: Sequence[Word], *, asking: bool
+    ) -> None:
         self._run = run
         self._agent = agent
         self._tree = tree
         self._log_dir = log_dir
         self._words = words
         self._passed_on = {word.number for word in words}
+        self._asking = asking
+        self.started = False  # a process of this execution's own
 
     @property
     def hurry(self) -> anyio.Event:
@@ -153,6 +227,7 @@ class _Host(AgentHost):
         run = self._run
         run.hold()
         run.alive_at = run.tools.clock.now()
+        self.started = True
         await run.tools.store.claims.start_agent(
             run.claim,
             agent=self._agent,
@@ -162,6 +237,7 @@ class _Host(AgentHost):
             resumed=resumed,
             log=str(self._log_dir),
             base=self._tree.base,
+            asked=self._asking,
         )
         if self._words:
             await run.tools.store.orders.told(run.claim, self._words, "turn")
@@ -184,45 +260,6 @@ class _Host(AgentHost):
 
     async def heard(self, word: Word) -> None:
         await self._run.tools.store.orders.told(self._run.claim, [word], "session")
-
-
-def _ended_unseen(history: Sequence[Attempt], task: Task, state: Path) -> Attempt | None:
-    """The last execution of this attempt, if its agent ended by itself while drover was not there to see it.
-
-    Only here, in the clone whose ``state`` that is: what it did elsewhere is not in the files that are here.
-    """
-    mine = [a for a in history if a.attempt == task.attempt and a.log is not None]
-    if not mine or mine[-1].outcome not in (None, Outcome.INTERRUPTED):
-        return None  # what has been reported (a limit, say) was seen
-    if not Path(str(mine[-1].log)).is_relative_to(state):
-        return None
-    record = adopt(Path(str(mine[-1].log)) / "exit.json")
-    if record is None or record.stopped or record.timed_out or record.stalled or record.lost or record.signal:
-        return None
-    return mine[-1]
-
-
-def _session(history: Sequence[Attempt], agent: str, task: Task) -> tuple[str | None, Usage]:
-    """The session to go on with, and what it has used so far."""
-    if task.fresh and task.attempt == task.first_attempt and not any(a.attempt == task.attempt for a in history):
-        return None, Usage()
-    known = [a for a in history if a.agent == agent and a.session_id]
-    if task.fresh:
-        known = [a for a in known if a.attempt >= task.first_attempt]
-    if not known or known[-1].outcome in SESSION_LOST:
-        return None, Usage()
-    session_id = known[-1].session_id
-    told = [a.usage for a in known if a.session_id == session_id]
-    return session_id, Usage(
-        input_tokens=sum(usage.input_tokens for usage in told),
-        output_tokens=sum(usage.output_tokens for usage in told),
-        cost_usd=sum(usage.cost_usd for usage in told),
-    )
-
-
-def _interrupted(history: Sequence[Attempt], task: Task) -> bool:
-    mine = [a for a in history if a.attempt == task.attempt and a.agent_started_at is not None]
-    return bool(mine) and mine[-1].outcome not in BY_ITSELF
 
 
 async def _blockers(run: Run) -> list[tuple[Task, str]]:

@@ -15,6 +15,7 @@ from drover.domain.errors import LeaseLost
 from drover.domain.models import AgentReport, Claim, Frozen, StepRecord
 from drover.domain.verdicts import WAITS
 from drover.engine.tools import Tools
+from drover.git.commit import TakenTree
 
 P = ParamSpec("P")
 R = TypeVar("R", bound=Frozen)
@@ -60,6 +61,7 @@ class Run:
     alive_at: int | None = None  # the agent's last sign of life, unix ms
     moved: Moved | None = None
     results: dict[str, Frozen] = field(default_factory=dict)  # of the steps done or recalled so far
+    taken: TakenTree | None = None  # what the clone holds since its agent ended
 
     def __post_init__(self) -> None:
         self.lease_until = self.claim.lease_until

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from drover.git.repo import Identity, Repo
 from drover.process import available_memory
 from drover.settings import Settings
 from drover.store import Store
+
+PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TERM", "TMPDIR", "SHELL")
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,10 @@ class Tools:
     def remote(self) -> str:
         """Where landings are pushed to. Only where there is such a place."""
         return str(self.settings.landing.push)
+
+    def passed_on(self, names: Collection[str]) -> dict[str, str]:
+        """What of drover's own environment a child process sees that may see these variables, too."""
+        return {n: v for n, v in self.environ.items() if n in PASSED_ON or n in names or n.startswith("LC_")}
 
     def agent_of(self, task: Task) -> str:
         return task.agent or self.settings.agent

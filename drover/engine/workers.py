@@ -14,8 +14,9 @@ from drover.domain.errors import AttemptFailed, DiskFull, DroverError, GitError,
 from drover.domain.models import Claim, Mode, Worker
 from drover.domain.policy import heartbeat_ms
 from drover.domain.verdicts import Completed, Parked, Planned, Released, Retry, Verdict, judge
-from drover.engine import carrying, hosts, planning, ports, publishing, reaper, space, workplace
+from drover.engine import carrying, hosts, planning, ports, publishing, reaper, space, usage, workplace
 from drover.engine.life import live
+from drover.engine.past import CUT_OFF
 from drover.engine.purse import LOOK_S, Purse
 from drover.engine.steps import Run
 from drover.engine.throttle import Throttle
@@ -224,7 +225,7 @@ class Crew:
         if not claim.task.interruptions:
             return None
         earlier = [a for a in await self._tools.store.claims.attempts(claim.task_id) if a.fence < claim.fence]
-        if not earlier or earlier[-1].outcome not in (None, "interrupted"):
+        if not earlier or earlier[-1].outcome not in CUT_OFF:
             return None
         finished = await self._tools.store.claims.steps(claim.task_id, claim.task.attempt)
         return "continue" if earlier[-1].session_id or len(finished) > 1 else "redo"
@@ -323,6 +324,7 @@ class Crew:
                 return
             await self._save(claim)
             await self._tools.store.claims.settle(claim, Released())
+            await usage.count(self._tools, claim.task_id, claim.fence)
         except LeaseLost as lost:
             log.info("%s", lost.message)
 
@@ -356,6 +358,7 @@ class Crew:
             elif self._tools.shared:
                 await self._keep_left(claim)
             await self._tools.store.ports.free(claim)
+            await usage.count(self._tools, claim.task_id, claim.fence)
 
     async def _keep_left(self, claim: Claim) -> None:
         """Another host goes on with the task; what is in the clone here stays on a ref."""

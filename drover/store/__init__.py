@@ -22,6 +22,7 @@ from drover.store.ports import Ports
 from drover.store.spending import Spending
 from drover.store.sqlite import open_sqlite
 from drover.store.tasks import Tasks
+from drover.store.usage import Usages
 from drover.store.workers import Workers
 
 __all__ = ["Store", "open_store"]
@@ -43,6 +44,7 @@ class Store:
         self.plans = Plans(database, clock)
         self.ports = Ports(database, clock)
         self.spending = Spending(database, clock)
+        self.usage = Usages(database)
         self.workers = Workers(database, clock)
 
     @property

@@ -24,7 +24,7 @@ from drover.domain.models import (
     Worker,
 )
 from drover.domain.states import State
-from drover.domain.verdicts import Completed, Failed, Parked, Planned, Released, Retry, Stopped, Verdict
+from drover.domain.verdicts import Completed, Failed, Outcome, Parked, Planned, Released, Retry, Stopped, Verdict
 from drover.store.database import Database, Row, Transaction, Value
 from drover.store.events import tell
 from drover.store.limits import standing as standing_limits
@@ -35,6 +35,7 @@ from drover.store.rows import attempt_of, step_of, task_of
 from drover.store.spending import BUSY_MS, Standing, begin_standing, note_spent, take_paid
 from drover.store.spending import REASON as BUDGET
 from drover.store.tasks import Choice, with_edges
+from drover.store.usage import columns_of
 
 FOREVER = 2**62
 PARKED_AT_ONCE = 100  # in one transaction
@@ -157,8 +158,12 @@ class Claims:
         resumed: Resumed,
         log: str,
         base: str | None,
+        asked: bool = False,
     ) -> None:
-        """Record who is about to act, before it may: after this the process can be found and the session resumed."""
+        """Record who is about to act, before it may: after this the process can be found and the session resumed.
+
+        ``asked``: it is going to be asked why it changed nothing.
+        """
 
         async def verb(tx: Transaction) -> None:
             now = self._clock.now()
@@ -174,6 +179,7 @@ class Claims:
                 resumed=resumed,
                 log=log,
                 base=base,
+                asked=int(asked),
                 now=now,
             )
             await _tell(tx, "task.started", now, claim.task, claim.worker_id, agent=agent, resumed=resumed)
@@ -300,8 +306,10 @@ class Claims:
             )
             if changed != 1:
                 return False
+            # A worker whose lease ended may be alive and act on it still: what it writes from now on is refused.
+            outcome = Outcome.INTERRUPTED if dead else Outcome.FENCED
             await tx.run(
-                "end_attempt", task_id=held.task_id, fence=held.fence, outcome="interrupted", error=None, now=now
+                "end_attempt", task_id=held.task_id, fence=held.fence, outcome=outcome.value, error=None, now=now
             )
             await tx.run("free_ports", task_id=held.task_id, fence=held.fence)
             await tell(
@@ -352,17 +360,6 @@ class Claims:
             return await tx.all("list_steps", task_id=task_id, attempt=attempt)
 
         return [step_of(row) for row in await self._database.read(verb)]
-
-    async def usage_since(self, since: int) -> tuple[int, float]:
-        """Tokens and US dollars of every execution started since (unix ms)."""
-
-        async def verb(tx: Transaction) -> Row | None:
-            return await tx.one("sum_usage", since=since)
-
-        row = await self._database.read(verb)
-        if row is None:
-            return 0, 0.0
-        return int(row["input_tokens"] or 0) + int(row["output_tokens"] or 0), int(row["cost_microusd"] or 0) / 1e6
 
     async def _fenced(self, tx: Transaction, query: str, claim: Claim, **values: Value) -> None:
         changed = await tx.run(query, id=claim.task_id, fence=claim.fence, worker_id=claim.worker_id, **values)
@@ -534,26 +531,21 @@ async def _tell(tx: Transaction, type: str, now: int, task: Task, worker: str, *
 
 
 async def _note_report(tx: Transaction, claim: Claim, report: AgentReport) -> None:
-    cost_microusd, tokens = round(report.usage.cost_usd * 1e6), report.usage.tokens
+    told = columns_of(report)
     before = None
-    if cost_microusd or tokens:
+    if report.usage.cost_usd or report.usage.tokens:
         before = await tx.one("find_execution", task_id=claim.task_id, fence=claim.fence)
     await tx.run(
         "note_report",
         task_id=claim.task_id,
         fence=claim.fence,
         outcome=report.outcome,
-        resumed=report.resumed,
-        session_id=report.session_id,
-        input_tokens=report.usage.input_tokens,
-        output_tokens=report.usage.output_tokens,
-        cost_microusd=cost_microusd,
-        turns=report.usage.turns,
-        model=report.usage.model,
         error=report.reason or None,
+        **told,
     )
     if before is not None:
-        await note_spent(tx, before, cost_microusd=cost_microusd, tokens=tokens)
+        cost_microusd = round(report.usage.cost_usd * 1e6)
+        await note_spent(tx, before, cost_microusd=cost_microusd, tokens=report.usage.tokens)
 
 
 def _held(row: Row) -> Held:

@@ -35,7 +35,9 @@ def captured(case: str) -> str:
 
 def report_of(make_job: MakeJob, text: str, exit: Exit, *, errors: str = "", prior: float = 0.0) -> AgentReport:
     job = make_job(prior_cost_usd=prior)
-    return Claude().report(job, Ended(Start(), exit, reading_of(text), errors))
+    reading = reading_of(text)
+    start = Start(session_id=reading.session_id, resumed="continued" if prior else "fresh")
+    return Claude().report(job, Ended(start, exit, reading, errors))
 
 
 @pytest.mark.parametrize(
@@ -113,7 +115,7 @@ def test_the_last_of_several_results_counts_and_their_use_is_added_up(make_job: 
 
 def test_what_the_session_had_cost_before_is_not_counted_again(make_job: MakeJob) -> None:
     assert report_of(make_job, captured("done"), Exit(returncode=0), prior=0.01).usage.cost_usd == 0.005
-    assert report_of(make_job, captured("done"), Exit(returncode=0), prior=1.0).usage.cost_usd == 0.0
+    assert report_of(make_job, captured("done"), Exit(returncode=0), prior=1.0).usage.cost_usd == 0.015
 
 
 def test_a_run_that_was_cut_short_still_tells_what_it_used(make_job: MakeJob) -> None:

@@ -21,7 +21,18 @@ from drover.domain.errors import (
     StoreUnavailable,
 )
 from drover.domain.policy import BACKOFF_LIMIT_MS
-from drover.domain.verdicts import HOPELESS, TROUBLES_LIMIT, Failed, Outcome, Parked, Retry, Verdict, judge
+from drover.domain.verdicts import (
+    CLASSES,
+    HOPELESS,
+    TROUBLES_LIMIT,
+    WAITS,
+    Failed,
+    Outcome,
+    Parked,
+    Retry,
+    Verdict,
+    judge,
+)
 
 NOW = 1_000_000
 
@@ -45,6 +56,18 @@ def test_exactly_the_allowed_number_of_failures_is_made() -> None:
     verdicts = [judged(AttemptFailed("failed", "no"), failures=n, max_attempts=3) for n in range(4)]
     assert [type(v) for v in verdicts] == [Retry, Retry, Failed, Failed]
     assert isinstance(judged(AttemptFailed("failed", "no"), max_attempts=1), Failed)
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_every_outcome_says_what_follows_and_what_to_do(outcome: Outcome) -> None:
+    follows = CLASSES[outcome]
+    assert follows.meaning and follows.how and (follows.advice or outcome is Outcome.DONE)
+    assert (follows.then in ("waits", "asks")) == (outcome in WAITS or outcome is Outcome.INTERNAL)
+    if follows.then not in ("retried", "fails"):
+        return
+    verdict = judged(AttemptFailed(outcome, "no"))
+    assert isinstance(verdict, Retry if follows.then == "retried" else Failed)
+    assert verdict.advice == follows.advice
 
 
 @pytest.mark.parametrize("outcome", sorted(HOPELESS))

@@ -23,6 +23,9 @@ TABLE attempts
     error text COLLATE "C"
     log text COLLATE "C"
     base text COLLATE "C"
+    counted bigint NOT NULL DEFAULT 0
+    asked bigint NOT NULL DEFAULT 0
+    words text COLLATE "C" NOT NULL DEFAULT ''::text
     origin text COLLATE "C"
     reserved_microusd bigint NOT NULL DEFAULT 0
     reserved_tokens bigint NOT NULL DEFAULT 0
@@ -31,8 +34,10 @@ TABLE attempts
     attempts_task_id_fkey: FOREIGN KEY (task_id) REFERENCES tasks(id)
     attempts_worker_id_fkey: FOREIGN KEY (worker_id) REFERENCES workers(id)
     attempts_pkey: PRIMARY KEY (task_id, fence)
+    CREATE INDEX attempts_counted ON attempts USING btree (worker_id, started_at, task_id, input_tokens, output_tokens, cost_microusd) WHERE (counted = 1)
     CREATE INDEX attempts_open ON attempts USING btree (host) WHERE (ended_at IS NULL)
     CREATE INDEX attempts_reserved ON attempts USING btree (task_id, fence) WHERE (ended_at IS NULL)
+    CREATE INDEX attempts_uncounted ON attempts USING btree (host, task_id, fence) WHERE ((counted = 0) AND (agent_started_at IS NOT NULL))
 
 TABLE blockers
     task_id text COLLATE "C" NOT NULL

@@ -22,13 +22,18 @@ CREATE TABLE attempts (
     model text NOT NULL DEFAULT '',
     error text,
     log text,
-    base text, origin text, reserved_microusd bigint NOT NULL DEFAULT 0, reserved_tokens bigint NOT NULL DEFAULT 0, purpose text NOT NULL DEFAULT 'build' CHECK (purpose IN ('build', 'plan')),
+    base text, counted bigint NOT NULL DEFAULT 0, asked bigint NOT NULL DEFAULT 0, words text NOT NULL DEFAULT '', origin text, reserved_microusd bigint NOT NULL DEFAULT 0, reserved_tokens bigint NOT NULL DEFAULT 0, purpose text NOT NULL DEFAULT 'build' CHECK (purpose IN ('build', 'plan')),
     PRIMARY KEY (task_id, fence)
 )  WITHOUT ROWID ;
+
+CREATE INDEX attempts_counted ON attempts (worker_id, started_at, task_id, input_tokens, output_tokens, cost_microusd)
+ WHERE counted = 1;
 
 CREATE INDEX attempts_open ON attempts (host) WHERE ended_at IS NULL;
 
 CREATE INDEX attempts_reserved ON attempts (task_id, fence) WHERE ended_at IS NULL;
+
+CREATE INDEX attempts_uncounted ON attempts (host, task_id, fence) WHERE counted = 0 AND agent_started_at IS NOT NULL;
 
 CREATE TABLE blockers (
     task_id text NOT NULL REFERENCES tasks (id),

@@ -220,8 +220,8 @@ async def test_a_step_is_completed_once_and_recalled_by_the_next_claim(store: St
         7,
         0.25,
     )
-    assert await store.claims.usage_since(0) == (7, 0.25)
-    assert await store.claims.usage_since(attempt.started_at + 1) == (0, 0.0)
+    used = await store.usage.total()
+    assert (used.tokens, used.cost_usd) == (7, 0.25)
 
 
 async def test_a_failed_attempts_steps_are_not_recalled_by_the_next(store: Store, clock: FakeClock) -> None:

@@ -6,7 +6,8 @@ VALUES (:task_id, :fence, :attempt, :worker_id, :host, :pid, :now, :now);
 -- Before the agent may act: which process it is, which session it speaks in, where its words go.
 UPDATE attempts
    SET agent = :agent, process = :process, marker = :marker, session_id = coalesce(:session_id, session_id),
-       resumed = :resumed, agent_started_at = coalesce(agent_started_at, :now), log = :log, base = :base
+       resumed = :resumed, agent_started_at = coalesce(agent_started_at, :now), log = :log, base = :base,
+       asked = CASE WHEN :asked = 1 THEN 1 ELSE asked END
  WHERE task_id = :task_id AND fence = :fence;
 
 -- name: note_origin
@@ -25,7 +26,7 @@ UPDATE attempts
        error = CASE WHEN ended_at IS NULL THEN CAST(:error AS text) ELSE error END,
        resumed = coalesce(:resumed, resumed), session_id = coalesce(:session_id, session_id),
        input_tokens = :input_tokens, output_tokens = :output_tokens, cost_microusd = :cost_microusd,
-       turns = :turns, model = :model, reserved_microusd = 0, reserved_tokens = 0
+       turns = :turns, model = :model, words = :words, counted = 1, reserved_microusd = 0, reserved_tokens = 0
  WHERE task_id = :task_id AND fence = :fence;
 
 -- name: end_attempt
@@ -34,9 +35,3 @@ UPDATE attempts SET ended_at = :now, outcome = coalesce(:outcome, outcome), erro
 
 -- name: list_attempts
 SELECT * FROM attempts WHERE task_id = :task_id ORDER BY fence;
-
--- name: sum_usage
-SELECT CAST(coalesce(sum(input_tokens), 0) AS bigint) AS input_tokens,
-       CAST(coalesce(sum(output_tokens), 0) AS bigint) AS output_tokens,
-       CAST(coalesce(sum(cost_microusd), 0) AS bigint) AS cost_microusd
-  FROM attempts WHERE started_at >= :since;
