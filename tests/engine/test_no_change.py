@@ -21,7 +21,7 @@ QUESTION = "Is nothing to be done?"
 # Claude Code as far as it matters here. What it was told is in what it says, so that both are in its log or neither is.
 AGENT = """\
 test "$1" = --version && echo 2.1.330 && exit 0
-told=$(tr '\\n"\\\\' '  /')
+read -r line; told=$(printf %%s "$line" | tr '"\\\\' ' /')
 case "$*" in *--resume*) how=resumed;; *) how=new;; esac
 echo '{"type":"system","subtype":"init","session_id":"one","told":"'$how: "$told"'"}'
 %s
