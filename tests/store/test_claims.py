@@ -335,7 +335,7 @@ async def test_a_claim_is_taken_back_when_its_lease_has_ended(store: Store, cloc
     rescued = await store.tasks.get(task.id)
     assert (rescued.state, rescued.attempt, rescued.interruptions, rescued.claimed_by) == (State.QUEUED, 1, 1, None)
     (attempt,) = await store.claims.attempts(task.id)
-    assert (attempt.outcome, attempt.ended_at) == ("interrupted", clock.now())
+    assert (attempt.outcome, attempt.ended_at) == ("fenced", clock.now())
     event = (await store.events.page())[-1]
     assert (event.type, event.data["cause"]) == ("task.rescued", "lease ended")
 
