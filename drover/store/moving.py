@@ -18,7 +18,7 @@ from drover.store.database import Database, Transaction, Value
 from drover.store.tables import Batch, Table, count, list_tables
 
 # What runs on an empty backlog leave behind: no reason to refuse a target, and dropped from it.
-TRACES = frozenset({"events", "limits", "meta", "runs", "workers"})
+TRACES = frozenset({"events", "lanes", "limits", "meta", "runs", "workers"})
 
 Progress = Callable[[str, int, int], None]  # what is done, rows so far, rows in all
 

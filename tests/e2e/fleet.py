@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,6 +33,15 @@ def git(where: Path, *argv: str, ok: bool = True) -> str:
     )
     assert not ok or done.returncode == 0, f"git {' '.join(argv)}: {done.stderr}"
     return done.stdout.strip()
+
+
+# Holds the push of a landing before it is made, or after, as long as a file of that name is there.
+SHIM = """#!/bin/sh
+hold() {{ [ ! -e {place}/$1 ] || touch {place}/$1.held; while [ -e {place}/$1 ]; do sleep 0.02; done; }}
+case " $* " in *" --atomic "*) ;; *) exec {git} "$@";; esac
+hold before; {git} "$@"; code=$?; echo $code > {place}/pushed; hold after
+exit $code
+"""
 
 
 @dataclass
@@ -123,6 +133,17 @@ class Fleet:
     ledger: Path
     hosts: list[Host] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)
+
+    def hold_landings(self, host: Host, when: str) -> Path:
+        """Hold the host's landings ``before`` or ``after`` their push; the file appears when one is held."""
+        place = host.root.parent
+        shim = place / "bin" / "git"
+        shim.parent.mkdir(exist_ok=True)
+        shim.write_text(SHIM.format(place=place, git=shutil.which("git")))
+        shim.chmod(0o755)
+        host.env["PATH"] = f"{shim.parent}:{os.environ['PATH']}"
+        (place / when).touch()
+        return place / f"{when}.held"
 
     def add_host(self, name: str, **env: str) -> Host:
         """A fresh clone with drover in it."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -131,6 +133,113 @@ def _agents(fleet: Fleet, host: Host) -> list[int]:
 
 def _events(host: Host) -> list[dict[str, object]]:
     return [json.loads(line) for line in host.drover("stream", "--jsonl").stdout.splitlines()]
+
+
+def scripted(fleet: Fleet, script: str) -> None:
+    """What the agents of hosts that are added from now on do; ``$TOP`` is the fleet's own directory."""
+    agent = fleet.top / "agent.sh"
+    agent.write_text(f"#!/bin/sh\nTOP={fleet.top}\nmkdir -p tasks\n{script}\n")
+    agent.chmod(0o755)
+    fleet.env["DROVER_AGENT_PATH"] = str(agent)
+
+
+# Appends its host's name; on a host that is told to wait it has done half of its work then.
+HALF = """
+me=$(basename "$(dirname "$FLEET_HOST")")
+echo "$me" >> tasks/$DROVER_TASK_ID.txt
+touch $TOP/$me.began
+while [ -e $TOP/wait-$me ]; do sleep 0.05; done
+"""
+
+
+def test_the_late_landing_of_a_host_that_was_given_up_is_refused_by_its_fence(make: MakeFleet) -> None:
+    fleet = make()
+    scripted(fleet, HALF)
+    a, b = fleet.add_host("a"), fleet.add_host("b")
+    task = add(a, "Late")
+    a_held, b_held = fleet.hold_landings(a, "before"), fleet.hold_landings(b, "before")
+    a.start("run", "--workers", "1", "-v")
+    fleet.eventually(a_held.exists, "a to be about to push, its intent on record")
+    a.freeze()
+    before = git(fleet.remote, "rev-parse", "main")
+    b.start("run", "--workers", "1", "-v")
+    fleet.eventually(b_held.exists, "b to be about to push with what a had committed")
+    a_held.with_suffix("").unlink()
+    pushed = a.root.parent / "pushed"
+    for pid in a.processes():  # the push alone goes on: its drover cannot call it off
+        if b"--atomic" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGCONT)
+    fleet.eventually(lambda: pushed.exists() and pushed.read_text(), "a's push to have ended")
+    assert pushed.read_text() != "0\n", "it was refused, although nobody else had landed"
+    assert git(fleet.remote, "rev-parse", "main") == before
+    a.thaw()
+    b_held.with_suffix("").unlink()
+    assert b.started[0].wait(120) == 0
+    assert a.started[0].wait(120) == 0
+    ends_in_order(fleet, b)
+    (taken,) = of_others(b, task)
+    assert taken["origin"] == "continued with the result that a had committed"
+    assert b.json("info", task)["executions"] == 1, "its agent did not run again"
+    assert [row["state"] for row in b.json("info", task)["landings"]] == ["abandoned", "published"]
+    assert a.git("rev-parse", f"refs/drover/attempts/{task}/1"), "what a made is kept there"
+
+
+@pytest.mark.slow
+def test_a_push_that_its_host_did_not_live_to_record_is_found(make: MakeFleet) -> None:
+    fleet = make()
+    scripted(fleet, HALF)
+    a, b = fleet.add_host("a"), fleet.add_host("b")
+    first = add(a, "First")
+    second = add(a, "Second", "--blocked-by", first)
+    held = fleet.hold_landings(a, "after")
+    a.start("run", "--workers", "1")
+    fleet.eventually(held.exists, "a's push to be taken")
+    a.kill()
+    assert fleet.landed() == {first: 1}
+    b.drover("run", "--workers", "1")
+    ends_in_order(fleet, b)
+    assert b.json("info", first)["executions"] == 1
+    assert b.json("info", second)["executions"] == 1
+    (landed,) = [e for e in _events(b) if e["type"] == "task.landed" and e["task_id"] == first]
+    assert landed["data"]["found"] == 1
+
+
+def test_what_a_lost_host_had_begun_goes_on_from_its_last_snapshot(make: MakeFleet) -> None:
+    fleet = make()
+    scripted(fleet, HALF)
+    a, b = fleet.add_host("a"), fleet.add_host("b")
+    task = add(a, "Half")
+    (fleet.top / "wait-a").touch()
+    a.start("run", "--workers", "1")
+    fleet.eventually(lambda: "snapshots" in git(fleet.remote, "for-each-ref"), "half of the work to be saved")
+    a.kill()
+    b.drover("run", "--workers", "1")
+    ends_in_order(fleet, b)
+    assert git(fleet.remote, "show", f"main:tasks/{task}.txt") == "a\nb"
+    (taken,) = of_others(b, task)
+    assert taken["host"] == "b"
+    assert re.fullmatch(r"continued from (snapshot \d+\w+ before the loss of a|the snapshot .*)", taken["origin"])
+    assert taken["origin"] in b.drover("info", task).stdout, "a person sees which it was"
+    assert "drover" not in git(fleet.remote, "for-each-ref"), "nothing is kept of a task that is done"
+    a.drover("run")
+    assert a.git("show", f"refs/drover/wip/{task}/1:tasks/{task}.txt") == "a"
+
+
+@pytest.mark.slow
+def test_work_given_back_on_one_host_goes_on_on_another(make: MakeFleet) -> None:
+    fleet = make('claim_timeout = "5m"\n[landing]\npush = "origin"\n')
+    scripted(fleet, HALF)
+    a, b = fleet.add_host("a"), fleet.add_host("b")
+    task = add(a, "Half")
+    (fleet.top / "wait-a").touch()
+    run = a.start("run", "--workers", "1")
+    fleet.eventually((fleet.top / "a.began").exists, "a's agent to be at work")
+    os.kill(run.pid, signal.SIGINT)
+    assert run.wait(60) == 130
+    b.drover("run", "--workers", "1")
+    ends_in_order(fleet, b)
+    assert git(fleet.remote, "show", f"main:tasks/{task}.txt") == "a\nb"
+    assert of_others(b, task)[0]["origin"].startswith("continued from ")
 
 
 def test_three_hosts_share_a_backlog_and_lose_one_and_a_half(make: MakeFleet) -> None:
