@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests.conftest import GIT_ENVIRONMENT
 
 HERE = Path(__file__).parents[2]
@@ -115,6 +117,16 @@ class Host:
 
     def thaw(self) -> None:
         self.signal(signal.SIGCONT)
+
+    def thaw_pushes(self) -> None:
+        """The landings that are held go on, while nothing else does."""
+        for pid in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process = psutil.Process(pid)
+                if "--atomic" in process.cmdline():
+                    for one in (*process.children(recursive=True), process):
+                        with contextlib.suppress(psutil.NoSuchProcess):
+                            one.resume()
 
     def kill(self) -> None:
         self.freeze()  # so that nobody sees another one die

@@ -101,8 +101,7 @@ def share(make: MakeFleet, count: int) -> None:
     for host in (a, b, c):
         host.start("run", "--workers", "2", "-v")
     fleet.eventually(lambda: all(_agents(fleet, host) for host in (a, b, c)), "all three to be at work")
-    a.freeze()
-    frozen = {one["task_id"] for one in b.json("status")["running"] if one["host"] == "a"}
+    frozen = _freeze_at_work(fleet, a, b)
     fleet.eventually(lambda: _agents(fleet, b), "one of b's agents to be at work")
     b.kill()
     fleet.eventually(
@@ -123,6 +122,17 @@ def share(make: MakeFleet, count: int) -> None:
     starts = sum(book["event"] == "start" for book in fleet.books())
     assert starts <= count + len(rescued), "a repetition is paid for by a loss"
     assert [line for line in git(fleet.remote, "for-each-ref", "--format=%(refname)").split() if "drover" in line] == []
+
+
+def _freeze_at_work(fleet: Fleet, host: Host, other: Host) -> set[str]:
+    """Stop a host that has tasks in hand; which those are."""
+    while True:
+        fleet.eventually(lambda: _agents(fleet, host), "an agent to be at work")
+        host.freeze()
+        held = {one["task_id"] for one in other.json("status")["running"] if one["host"] == host.name}
+        if held:
+            return held
+        host.thaw()
 
 
 def _agents(fleet: Fleet, host: Host) -> list[int]:
@@ -166,9 +176,7 @@ def test_the_late_landing_of_a_host_that_was_given_up_is_refused_by_its_fence(ma
     fleet.eventually(b_held.exists, "b to be about to push with what a had committed")
     a_held.with_suffix("").unlink()
     pushed = a.root.parent / "pushed"
-    for pid in a.processes():  # the push alone goes on: its drover cannot call it off
-        if b"--atomic" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            os.kill(pid, signal.SIGCONT)
+    a.thaw_pushes()  # alone: its drover cannot call them off
     fleet.eventually(lambda: pushed.exists() and pushed.read_text(), "a's push to have ended")
     assert pushed.read_text() != "0\n", "it was refused, although nobody else had landed"
     assert git(fleet.remote, "rev-parse", "main") == before
