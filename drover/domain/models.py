@@ -110,6 +110,16 @@ class Task(Frozen):
     plan: Literal["pending", "approved", "rejected"] | None = None  # the state of its newest plan
 
     @property
+    def subtasks(self) -> tuple[str, ...]:
+        """Ids of the sub-tasks that come before it."""
+        return tuple(id for id in self.blocked_by if id.startswith(f"{self.id}."))
+
+    @property
+    def may_change_nothing(self) -> bool:
+        """Whether it is done when its agent changes nothing: it was said so, or its sub-tasks may have done it all."""
+        return self.allow_no_change or bool(self.subtasks)
+
+    @property
     def needs_person(self) -> bool:
         """Whether it goes on only when a person does something."""
         return self.state is State.PAUSED or (self.state is State.WAITING and self.due_at is None)

@@ -34,7 +34,7 @@ async def take(run: Run, tree: Worktree, report: AgentReport) -> Commit:
             advice=f"put it right in $(drover edit {task.id}), then: drover retry {task.id}",
         )
     said = report.summary.strip()[:ANSWER_LIMIT]
-    if not taken.paths and not task.allow_no_change:
+    if not taken.paths and not task.may_change_nothing:
         raise AttemptFailed(
             Outcome.NO_CHANGE,
             "the agent ended well and changed nothing, also when asked" + (f": {said}" if said else ""),

@@ -216,6 +216,11 @@ class Tasks:
             await tx.one("lock_task", id=parent_id)
             parent = await get_task(tx, parent_id, now)
             sequence, before, follower = await _place_among(tx, parent, new.sequence)
+            if epic_id not in (None, parent.epic_id):
+                raise UsageError(
+                    f"a sub-task belongs to the epic of {parent.id}: {parent.epic_id or 'none'}, not {epic_id}",
+                    hint="leave --epic out",
+                )
             epic_id = parent.epic_id
             # Only what was asked for can wait for the parent: the parent waits for the rest itself.
             circles = [(blocker, parent.id) for blocker in blockers]
@@ -236,7 +241,7 @@ class Tasks:
             "now": now,
         }
         if parent is not None:
-            columns |= {k: v for k, v in _inherited(parent).items() if columns[k] is None}
+            columns |= {k: v for k, v in _inherited(parent).items() if not columns[k]}
         id, taken = await self._insert_with_id(tx, columns, f"{parent.id}.{sequence}" if parent else None)
         if taken:
             return id
@@ -352,6 +357,13 @@ class Tasks:
             columns |= {k: v for k, v in changes.items() if not isinstance(v, tuple)}
             if columns["epic_id"] is not None:
                 columns["epic_id"] = await resolve_epic(tx, str(columns["epic_id"]))
+            if columns["epic_id"] != task.epic_id:
+                if task.parent_id is not None:
+                    raise UsageError(
+                        f"{task.id} belongs to the epic of its parent",
+                        hint=f"drover edit-task {task.parent_id} --epic …",
+                    )
+                await tx.run("move_subtasks", parent_id=task.id, epic_id=columns["epic_id"], now=now)
             if await tx.run("edit_task", id=task.id, now=now, **columns) != 1:
                 raise WrongState(f"{task.id} is {task.status}", hint=f"drover cancel {task.id}, or wait for it")
             if isinstance(labels := changes.get("labels"), tuple):
@@ -469,7 +481,7 @@ _EDITABLE = (
 
 
 def _inherited(parent: Task) -> dict[str, Value]:
-    names = ("agent", "test_mode", "test_scope", "test_command", "timeout_ms", "max_attempts")
+    names = ("agent", "priority", "test_mode", "test_scope", "test_command", "timeout_ms", "max_attempts")
     return {name: getattr(parent, name) for name in names}
 
 

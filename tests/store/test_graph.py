@@ -185,6 +185,36 @@ async def test_sub_tasks_come_before_the_work_of_their_parent(store: Store) -> N
             await add(store, parent_id=parent.id)
 
 
+async def test_sub_tasks_have_the_settings_of_their_parent_but_for_their_own(store: Store) -> None:
+    parent = await add(store, priority=7, agent="codex", test_command="make it", timeout_ms=5, max_attempts=2)
+    child = await add(store, parent_id=parent.id, agent="claude")
+    assert (child.priority, child.agent, child.test_command) == (7, "claude", "make it")
+    assert (child.timeout_ms, child.max_attempts) == (5, 2)
+    assert (await add(store, parent_id=parent.id, priority=9)).priority == 9
+
+
+async def test_sub_tasks_follow_their_parent_into_another_epic_and_go_nowhere_alone(store: Store) -> None:
+    epic, other = await store.epics.add("one"), await store.epics.add("two")
+    parent = await add(store, epic_id=epic.id)
+    child = await add(store, parent_id=parent.id, epic_id=epic.id)
+    with pytest.raises(UsageError, match="belongs to the epic of"):
+        await add(store, parent_id=parent.id, epic_id=other.id)
+    with pytest.raises(UsageError, match="belongs to the epic of its parent"):
+        await store.tasks.edit(child.id, {"epic_id": other.id})
+    await store.tasks.edit(parent.id, {"epic_id": other.id})
+    assert (await store.tasks.get(child.id)).epic_id == other.id
+
+
+async def test_a_failed_sub_task_strands_those_after_it_and_its_parent(store: Store) -> None:
+    parent = await add(store)
+    one, two = await add(store, parent_id=parent.id), await add(store, parent_id=parent.id)
+    claim = await take(store, one)
+    await store.claims.settle(claim, Failed(error_class=Outcome.FAILED, message="no"))
+    assert (await store.tasks.get(two.id)).stranded
+    assert (await store.tasks.get(parent.id)).stranded
+    assert (await store.tasks.outlook()).ready == 0
+
+
 async def test_a_sub_task_belongs_to_its_parents_epic(store: Store) -> None:
     epic = await store.epics.add("E")
     parent = await add(store, epic_id=epic.id)

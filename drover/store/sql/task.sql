@@ -60,6 +60,10 @@ UPDATE tasks
        timeout_ms = :timeout_ms, max_attempts = :max_attempts, updated_at = :now
  WHERE id = :id AND state <> 'running';
 
+-- name: move_subtasks
+-- Sub-tasks are in the epic of their parent, whatever their state.
+UPDATE tasks SET epic_id = :epic_id, updated_at = :now WHERE parent_id = :parent_id;
+
 -- ------------------------------------------------------------ blockers
 
 -- name: add_blocker
