@@ -222,9 +222,9 @@ class Tasks:
                     hint="leave --epic out",
                 )
             epic_id = parent.epic_id
-            # Only what was asked for can wait for the parent: the parent waits for the rest itself.
-            circles = [(blocker, parent.id) for blocker in blockers]
+            # What the parent waits for cannot wait for it; a sub-task that was resolved away from it can.
             blockers |= dict.fromkeys([before] if before else [], "order")
+            circles = [(blocker, parent.id) for blocker in blockers]
             blockers |= {b: "asked" for b in parent.blocked_by if not b.startswith(f"{parent.id}.")}
             circles += [(blocker, follower) for blocker in blockers if follower]
             await _refuse_circle(tx, f"{parent.id}.{sequence}", circles)

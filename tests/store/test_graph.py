@@ -215,6 +215,15 @@ async def test_a_failed_sub_task_strands_those_after_it_and_its_parent(store: St
     assert (await store.tasks.outlook()).ready == 0
 
 
+async def test_a_sub_task_that_was_resolved_away_from_its_parent_closes_no_circle(store: Store) -> None:
+    parent = await add(store)
+    first = await add(store, parent_id=parent.id)
+    await store.tasks.resolve(parent.id)
+    await store.tasks.block(first.id, [parent.id])  # it comes after its parent now
+    with pytest.raises(CycleError):
+        await add(store, parent_id=parent.id)
+
+
 async def test_a_sub_task_belongs_to_its_parents_epic(store: Store) -> None:
     epic = await store.epics.add("E")
     parent = await add(store, epic_id=epic.id)
