@@ -34,7 +34,8 @@ class Order(Frozen):
 async def hold(run: Run, tree: Worktree, order: Order | None = None) -> AgentReport:
     """Start, continue or adopt the agent's execution; its report.
 
-    An agent that ended well and changed nothing is asked about it, once in an attempt, in the same session.
+    An agent that ended well and changed nothing is asked about it, once in an attempt, in the same session; not where
+    sub-tasks may have done everything.
     """
     tools, task = run.tools, run.claim.task
     agent = tools.find_agent(tools.agent_of(task))
@@ -42,7 +43,7 @@ async def hold(run: Run, tree: Worktree, order: Order | None = None) -> AgentRep
     words = await tools.store.orders.untold(task.id, run.claim.fence)
     job = await _job(run, tree, agent, past, words, order)
     report = await _heard_out(run, await _work(run, tree, agent, job, words))
-    may_ask = order is None and report.outcome == Outcome.DONE and not past.asked
+    may_ask = order is None and report.outcome == Outcome.DONE and not past.asked and not task.subtasks
     if may_ask and await result.is_unchanged(run, tree):
         report = await _heard_out(run, await _ask(run, tree, agent, job, report))
     # What is recorded as done is taken from these files, perhaps after a power cut; agents do not sync them.
