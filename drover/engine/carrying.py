@@ -16,8 +16,8 @@ from anyio import to_thread
 
 from drover.domain.errors import DroverError, LeaseLost, Unreachable
 from drover.domain.models import Attempt, Claim, Commit, StepRecord, Task, Worktree
-from drover.domain.quantities import format_duration
 from drover.domain.states import Status
+from drover.domain.verdicts import Outcome
 from drover.engine import remote_lane
 from drover.engine.steps import Moved, Run
 from drover.engine.tools import Tools
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 FAREWELL_PUSH_S = 4.0  # what a farewell may spend on a remote that is slow
 TIDY_S = 20.0
+AT_ITS_END_S = 2  # how old what a farewell has saved may look
 _NEEDS_A_CLONE: tuple[HookName, ...] = ("pre_land", "post_land", "before_remove")
 
 
@@ -116,7 +117,7 @@ async def _go_on_to_work(run: Run, last: Attempt, held: int | None) -> Moved:
     elif saved.fence == held:
         moved = Moved(last.host, f"continued from what was here: nothing of {last.host} was saved", saved.kept.oid)
     else:
-        moved = Moved(last.host, f"continued from {_age(saved, last)}", saved.kept.oid)
+        moved = Moved(last.host, f"continued from {_age(saved, last, tools.store.claims.lease_ms)}", saved.kept.oid)
     await _record(run, moved, begin_anew=True)
     run.recalled.clear()
     return moved
@@ -144,20 +145,17 @@ async def _newest(tools: Tools, task_id: str, *, before: int) -> _Saved | None:
     return max((saved for saved in found if saved.fence < before), default=None, key=lambda saved: saved.fence)
 
 
-def _age(saved: _Saved, last: Attempt) -> str:
-    """How much the last execution may have done that is not in the snapshot, by its own host's clock."""
-    until = max(last.alive_at or 0, last.agent_started_at or 0)
-    seconds = max(0, until - saved.kept.saved_at) // 1000
+def _age(saved: _Saved, last: Attempt, lease_ms: int) -> str:
+    """What a snapshot is to the end of the last execution, in words."""
     if saved.fence != last.fence:
         return f"an earlier snapshot: nothing was saved before the loss of {last.host}"
-    if last.outcome not in (None, "interrupted") or seconds == 0:
+    lost = last.outcome == Outcome.FENCED  # its lease ended, so it was last heard of a lease before that
+    gone = (last.ended_at or last.alive_at or saved.kept.saved_at) - (lease_ms if lost else 0)
+    seconds = max(0, gone - saved.kept.saved_at) // 1000
+    if not lost and seconds <= AT_ITS_END_S:
         return f"the snapshot that {last.host} took at its end"
-    return f"snapshot {format_duration(_rounded(seconds) * 1000)} before the loss of {last.host}"
-
-
-def _rounded(seconds: int) -> int:
-    """To whole minutes from two minutes on."""
-    return seconds if seconds < 120 else seconds // 60 * 60
+    spoken = f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
+    return f"snapshot {spoken} before the loss of {last.host}"
 
 
 # ---------------------------------------------------------------- saving

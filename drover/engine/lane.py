@@ -36,6 +36,11 @@ async def tip(tools: Tools) -> str:
     if tools.shared:
         with suppress(Unreachable):
             await remote_lane.look(tools, target_of(tools))
+    return await standing(tools)
+
+
+async def standing(tools: Tools) -> str:
+    """As :func:`tip`, without a question to the remote."""
     async with turn(tools):
         return (await absorbed(tools)).tip
 

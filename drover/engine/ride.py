@@ -61,7 +61,7 @@ async def couple(run: Run, commit: Commit, on: str) -> Coupled:
 
 async def _untested(run: Run, commit: Commit) -> Proof:
     """Nobody is in line and nothing is to be tested; a conflict is found here rather than in the lane's turn."""
-    merged = await merge_trees(run.tools.repo, ours=await lane.tip(run.tools), theirs=commit.oid)
+    merged = await merge_trees(run.tools.repo, ours=await lane.standing(run.tools), theirs=commit.oid)
     if isinstance(merged, Conflicted):
         raise conflict(run, merged.paths)
     return Proof(tree=merged.tree, passed=True, mode="disabled")
