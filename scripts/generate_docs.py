@@ -76,6 +76,8 @@ MEANINGS = {
     "planning.auto_approve_low": "A plan that its agent calls of low complexity needs nobody's approval.",
     "planning.max_steps": "A plan of more steps is refused, and the agent told.",
     "building.approved_only": "Whether `--mode building` leaves tasks alone that have no approved plan.",
+    "building.verify_steps": "Whether an agent is given the steps of an approved plan one by one, each to be checked "
+    "the way the plan says before the next.",
     "refinement.enabled": "Whether a rejected plan goes back to an agent.",
     "refinement.max_refinements": "How many rejected plans of a task do so; after that it waits for a person.",
     "logs.limit": "How much is kept of each stream of each execution; of what is longer, the beginning and the end.",

@@ -11,7 +11,7 @@ from __future__ import annotations
 from drover.domain.errors import AttemptFailed
 from drover.domain.models import AgentReport, Commit, Landed, Proof, Published, Removed, Worktree
 from drover.domain.verdicts import WAITS, Completed, Outcome, Parked, Verdict
-from drover.engine import hooks, landing, limits, publishing, result, ride, session, workplace
+from drover.engine import building, hooks, landing, limits, publishing, result, ride, workplace
 from drover.engine.steps import Run, step
 
 
@@ -52,7 +52,7 @@ async def let_agent_work(run: Run, tree: Worktree) -> AgentReport:
     An execution that ended while drover was dead is adopted; one that was cut off goes on in the same
     session, so the agent is started again but not its work.
     """
-    report = await session.hold(run, tree)
+    report = await building.hold(run, tree)
     if report.outcome in WAITS or report.outcome == Outcome.DONE:
         return report
     await run.tools.store.claims.report(run.claim, report)

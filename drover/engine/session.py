@@ -31,8 +31,8 @@ class Order(Frozen):
     env: dict[str, str] = Field(default_factory=dict)
 
 
-async def hold(run: Run, tree: Worktree, order: Order | None = None) -> AgentReport:
-    """Start, continue or adopt the agent's execution; its report.
+async def hold(run: Run, tree: Worktree, order: Order | None = None, *, part: str = "") -> AgentReport:
+    """Start, continue or adopt the agent's execution; its report. ``part``: of the task, what is to be done now.
 
     An agent that ended well and changed nothing is asked about it, once in an attempt, in the same session; not where
     sub-tasks may have done everything.
@@ -41,10 +41,10 @@ async def hold(run: Run, tree: Worktree, order: Order | None = None) -> AgentRep
     agent = tools.find_agent(tools.agent_of(task))
     past = await _past(run, order)
     words = await tools.store.orders.untold(task.id, run.claim.fence)
-    job = await _job(run, tree, agent, past, words, order)
+    job = await _job(run, tree, agent, past, words, order, part)
     report = await _heard_out(run, await _work(run, tree, agent, job, words))
-    may_ask = order is None and report.outcome == Outcome.DONE and not past.asked and not task.subtasks
-    if may_ask and await result.is_unchanged(run, tree):
+    may_ask = order is None and not (part or past.asked or task.subtasks)
+    if may_ask and report.outcome == Outcome.DONE and await result.is_unchanged(run, tree):
         report = await _heard_out(run, await _ask(run, tree, agent, job, report))
     # What is recorded as done is taken from these files, perhaps after a power cut; agents do not sync them.
     await to_thread.run_sync(sync_filesystem, tools.places.worktrees)
@@ -52,7 +52,7 @@ async def hold(run: Run, tree: Worktree, order: Order | None = None) -> AgentRep
 
 
 async def _job(
-    run: Run, tree: Worktree, agent: Agent, past: Past, untold: Sequence[Word], order: Order | None
+    run: Run, tree: Worktree, agent: Agent, past: Past, untold: Sequence[Word], order: Order | None, part: str
 ) -> AgentJob:
     tools, task = run.tools, run.claim.task
     adopted = past.ended_unseen(tools.places.state)
@@ -64,12 +64,12 @@ async def _job(
     settings = tools.agent_settings(agent.name)
     handover = await _handover(run, tree, past) if order is None else ""
     others = past.last is not None and past.last.agent != agent.name
-    follow_up = _go_on(run, tree, order, untold, interrupted=past.interrupted)
+    follow_up = _go_on(run, tree, order, untold, part, interrupted=past.interrupted)
     return AgentJob(
         task_id=task.id,
         attempt=task.attempt,
         fence=run.claim.fence,
-        prompt=await _begin(run, tree, order, await tools.store.orders.words(task.id)),
+        prompt=await _begin(run, tree, order, await tools.store.orders.words(task.id), part),
         follow_up=f"{handover}\n{follow_up}" if others else follow_up,
         handover=handover,
         session_id=session_id,
@@ -150,7 +150,7 @@ async def _handover(run: Run, tree: Worktree, past: Past) -> str:
     return prompt.handover(past.last.agent, words, patch)
 
 
-async def _begin(run: Run, tree: Worktree, order: Order | None, said: Sequence[Word]) -> str:
+async def _begin(run: Run, tree: Worktree, order: Order | None, said: Sequence[Word], part: str) -> str:
     tools, task = run.tools, run.claim.task
     if order is not None:
         return "\n\n".join([order.prompt, *prompt.said(said)])
@@ -161,14 +161,17 @@ async def _begin(run: Run, tree: Worktree, order: Order | None, said: Sequence[W
         plan=await tools.store.plans.newest(task.id) if task.plan == "approved" else None,
         tree=tree,
         test_command=tools.test_command(task) if tools.test_mode(task) != "disabled" else None,
-        words=prompt.said(said),
+        words=[*prompt.said(said), *([part] if part else [])],
     )
 
 
-def _go_on(run: Run, tree: Worktree, order: Order | None, untold: Sequence[Word], *, interrupted: bool) -> str:
+def _go_on(
+    run: Run, tree: Worktree, order: Order | None, untold: Sequence[Word], part: str, *, interrupted: bool
+) -> str:
     if order is not None:
         return "\n\n".join([order.follow_up, *prompt.said(untold)])
-    return prompt.follow_up(run.claim.task, tree, interrupted=interrupted, words=prompt.said(untold))
+    words = [*prompt.said(untold), *([part] if part else [])]
+    return prompt.follow_up(run.claim.task, tree, interrupted=interrupted, words=words)
 
 
 def environment(

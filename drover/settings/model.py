@@ -162,6 +162,7 @@ class BuildingTable(Frozen):
     """``[building]``: how approved plans are carried out (``--mode building``)."""
 
     approved_only: Switch = True
+    verify_steps: Switch = False
 
 
 class RefinementTable(Frozen):

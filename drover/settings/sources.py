@@ -44,6 +44,7 @@ ENVIRONMENT = (
     ("DROVER_PLANNING_AUTO_APPROVE_LOW", "planning.auto_approve_low"),
     ("DROVER_PLANNING_MAX_STEPS", "planning.max_steps"),
     ("DROVER_BUILDING_APPROVED_ONLY", "building.approved_only"),
+    ("DROVER_BUILDING_VERIFY_STEPS", "building.verify_steps"),
     ("DROVER_REFINEMENT_ENABLED", "refinement.enabled"),
     ("DROVER_REFINEMENT_MAX_REFINEMENTS", "refinement.max_refinements"),
 )

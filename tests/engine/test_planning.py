@@ -123,6 +123,39 @@ async def test_a_stopped_run_gives_its_tasks_back_and_a_resume_plans_on(site: Si
         assert (await drover.task(task.id)).failures == 0
 
 
+STEPS = {"summary": "x", "steps": [{"title": f"write {n}", "verification": "look"} for n in (1, 2, 3)]}
+BY_STEPS = (
+    'prompt=$(cat); n=$(printf "%s" "$prompt" | sed -n "s/^# Now: step \\([0-9]\\) of 3.*/\\1/p");'
+    'echo "$n" >> {told}; echo x > "$n.txt"; '
+)
+
+
+async def test_a_plan_is_built_step_by_step_and_no_step_twice(site: Site) -> None:
+    site.says(f"echo '{json.dumps(STEPS)}' > drover-plan.json")
+    stop = Stop()
+    async with site.open(**{"building.verify_steps": True}) as drover:
+        task = await drover.add("First")
+        await drover.run(mode="planning")
+        (plan,) = await drover.plans()
+        await drover.approve_plan(plan.id)
+        told = site.top / "told"
+        by_steps = BY_STEPS.format(told=told)
+        site.says(f'{by_steps} if [ "$n" = 2 ]; then echo > {site.top}/second; exec sleep 60; fi')
+        async with anyio.create_task_group() as group:
+            group.start_soon(partial(drover.run, workers=1, stop=stop))
+            await site.eventually(site.top / "second")
+            stop.soft()
+        assert [step.name for step in await drover.store.claims.steps(task.id, 1) if "plan" in step.name] == [
+            "plan_step_1"
+        ]
+        site.says(by_steps)
+        assert (await drover.run(workers=1)).exit_code == 0
+        assert (await drover.task(task.id)).failures == 0
+    assert told.read_text().split() == ["1", "2", "2", "3"], "the second was cut off"
+    for n in (1, 2, 3):
+        assert site.git("show", f"main:{n}.txt") == "x"
+
+
 async def test_a_mode_that_is_none_is_refused(site: Site) -> None:
     with pytest.raises(UsageError, match="mode"):
         async with site.open(mode="dreaming"):
