@@ -31,6 +31,7 @@ from drover.settings import (
     LandingTable,
     LogsTable,
     PlanningTable,
+    PoolTable,
     ProjectTable,
     RefinementTable,
     Settings,
@@ -105,6 +106,12 @@ MEANINGS = {
     "budget.estimate_usd": "What a claim puts aside for its execution. Unset: the mean of the agent's executions "
     "so far, $0.50 before there is any.",
     "budget.warn_percent": "At how much of a limit a warning is told.",
+    "pool.enabled": "Whether clones are made ahead; `--pool` does.",
+    "pool.min_size": "How many warm clones a run keeps at least, while tasks are ready.",
+    "pool.max_size": "How many it keeps at most; one more is kept for each task that had found none.",
+    "pool.warmup": "The longest the making of one, its set-up included, may take.",
+    "pool.cleanup_on_exit": "Whether warm clones go at the end of a run that was not stopped.",
+    "pool.lock_files": "Names of files: where one differs, in whichever directory, a warm clone is made anew.",
     "hooks.after_create": "When a task's worktree has been made, before anything works in it.",
     "hooks.before_agent": "Before the agent of an attempt begins.",
     "hooks.after_agent": "When the agent has ended, well or badly. What it changes is taken with the work.",
@@ -132,6 +139,7 @@ TABLES: tuple[tuple[str, type[BaseModel]], ...] = (
     ("backpressure", BackpressureTable),
     ("worker", WorkerTable),
     ("budget", BudgetTable),
+    ("pool", PoolTable),
     ("hooks", HooksTable),
     ("agents.TYPE", AgentTable),
 )

@@ -148,9 +148,9 @@ def test_the_original_s_backpressure_is_read_under_its_names(root: Path) -> None
 
 
 def test_money_is_exact_however_it_is_written(root: Path) -> None:
-    table = loaded(root, 'budget = { task_usd = 0.1, epic_usd = "$2.50", run_usd = 7, day_usd = "0.000001" }').budget
+    table = loaded(root, 'budget = { task_usd = 0.1, epic_usd = "$2.50", run_usd = 7, day_usd = "0.0001" }').budget
     amounts = (table.task_microusd, table.epic_microusd, table.run_microusd, table.day_microusd)
-    assert amounts == (100_000, 2_500_000, 7_000_000, 1)
+    assert amounts == (100_000, 2_500_000, 7_000_000, 100)
     assert table.limits.any
     assert not loaded(root).budget.limits.any
 
@@ -204,6 +204,8 @@ def test_keys_of_the_original_without_meaning_here_are_accepted_with_a_warning(r
         ("budget.task_usd = true", "budget.task_usd", "dollars"),
         ("budget.tokens = 0", "budget.tokens", "out of range"),
         ("budget.warn_percent = 101", "budget.warn_percent", "out of range"),
+        ("pool.max_size = 65", "pool.max_size", "out of range"),
+        ("pool.warmup = 5", "pool.warmup", "unit"),
         ("project.id = 'Has Space'", "project.id", "id"),
         ("agents = 3", "agents", "table"),
         ("agents.claude.args = '-x'", "agents.claude.args", "list"),

@@ -40,6 +40,13 @@ ForeverOption = Annotated[bool, option("--forever", help="Go on serving a backlo
 BudgetOption = Annotated[
     str | None, option("--budget", metavar="USD", help="What this run may cost, in US dollars ([budget] run_usd).")
 ]
+PoolOption = Annotated[bool, option("--pool", help="Make worktrees ahead, set up (DROVER_POOL_ENABLED).")]
+PoolMinOption = Annotated[
+    int | None, option("--pool-min", metavar="N", help="How many to keep ahead at least (DROVER_POOL_MIN_SIZE).")
+]
+PoolMaxOption = Annotated[
+    int | None, option("--pool-max", metavar="N", help="How many to keep ahead at most (DROVER_POOL_MAX_SIZE).")
+]
 VerboseOption = Annotated[bool, option("--verbose", "-v", help="Tell every event, not only the telling ones.")]
 DryRunOption = Annotated[bool, option("--dry-run", help="Say what would be done, and do nothing.")]
 YesOption = Annotated[
@@ -71,6 +78,9 @@ async def run(
     wait: WaitOption = False,
     forever: ForeverOption = False,
     budget: BudgetOption = None,
+    pool: PoolOption = False,
+    pool_min: PoolMinOption = None,
+    pool_max: PoolMaxOption = None,
     verbose: VerboseOption = False,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
@@ -90,7 +100,7 @@ async def run(
     """
     asked = _asked(workers, epic, task, target, mode, wait, forever, verbose)
     out = printer_of(common)
-    async with opened(common, workers=workers, budget__run_usd=budget) as drover:
+    async with opened(common, workers=workers, **_flags(budget, pool, pool_min, pool_max)) as drover:
         if dry_run:
             _print_plan(out, drover, await drover.plan_run(epic=epic, tasks=asked.tasks))
             return 0
@@ -108,6 +118,9 @@ async def resume(
     wait: WaitOption = False,
     forever: ForeverOption = False,
     budget: BudgetOption = None,
+    pool: PoolOption = False,
+    pool_min: PoolMinOption = None,
+    pool_max: PoolMaxOption = None,
     verbose: VerboseOption = False,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
@@ -120,7 +133,7 @@ async def resume(
     person first.
     """
     out = printer_of(common)
-    async with opened(common, workers=workers, budget__run_usd=budget) as drover:
+    async with opened(common, workers=workers, **_flags(budget, pool, pool_min, pool_max)) as drover:
         last = await drover.last_run()
         if last is not None:
             workers = workers or last.workers
@@ -140,6 +153,15 @@ async def resume(
             return 0
         await _approve(drover, out, yes=yes)
         return await _drive(drover, out, asked)
+
+
+def _flags(budget: str | None, pool: bool, pool_min: int | None, pool_max: int | None) -> dict[str, object]:
+    return {
+        "budget__run_usd": budget,
+        "pool__enabled": pool or None,
+        "pool__min_size": pool_min,
+        "pool__max_size": pool_max,
+    }
 
 
 async def _approve(drover: Drover, out: Printer, *, yes: bool) -> None:

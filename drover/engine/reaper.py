@@ -9,7 +9,7 @@ import anyio
 
 from drover.domain.errors import DroverError
 from drover.domain.models import Worker
-from drover.engine import keeping, landing, usage
+from drover.engine import keeping, landing, pool, usage
 from drover.engine.lane import target_of
 from drover.engine.tools import Tools
 from drover.git.checkout import finish_publishing
@@ -37,6 +37,7 @@ async def recover(tools: Tools) -> list[str]:
         await clear_stale_locks(tools.repo, [branch_ref(target_of(tools))])
         await finish_publishing(tools.repo)
         await clear_leftovers(tools.places.worktrees)
+        await pool.tidy(tools)
         await tools.store.ports.free_lost(tools.host)
         await usage.count_all(tools)
         done += await landing.reconcile(tools)

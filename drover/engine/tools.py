@@ -106,6 +106,7 @@ class Tools:
     train: Train = field(default_factory=Train)
     publishing: anyio.Lock = field(default_factory=anyio.Lock)  # one publishing at a time in this process
     upstream: Upstream = field(default_factory=Upstream)
+    missed: set[str] = field(default_factory=set)  # tasks that found no warm clone since the pool was looked after
     available_memory: Callable[[], int] = available_memory  # bytes
     local_lease_clock: bool = True  # whether leases are measured by this machine's own clock
 

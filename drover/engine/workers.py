@@ -14,7 +14,7 @@ from drover.domain.errors import AttemptFailed, DiskFull, DroverError, GitError,
 from drover.domain.models import Claim, Mode, Worker
 from drover.domain.policy import heartbeat_ms
 from drover.domain.verdicts import Completed, Parked, Planned, Released, Retry, Verdict, judge
-from drover.engine import carrying, hosts, planning, ports, publishing, reaper, space, usage, workplace
+from drover.engine import carrying, hosts, planning, pool, ports, publishing, reaper, space, usage, workplace
 from drover.engine.life import live
 from drover.engine.past import CUT_OFF
 from drover.engine.purse import LOOK_S, Purse
@@ -83,6 +83,7 @@ class Crew:
         self._short = ""  # of disk space or memory; told once each time
         self._throttle = Throttle(tools, len(workers))
         self._purse = Purse(tools)
+        self._keeper = pool.Keeper(tools)
         self._over = anyio.Event()  # nothing is left to do, or the run was told to end
         self.resumed: dict[str, str] = {}  # task → continue or redo, of those taken up again
 
@@ -92,6 +93,8 @@ class Crew:
             group.start_soon(self._end_when_stopped, group.cancel_scope, name="stop")
             group.start_soon(reaper.patrol, self._tools, name="reaper")
             group.start_soon(self._keep_publishing, name="publisher")
+            if self._tools.settings.pool.enabled:
+                group.start_soon(self._keep_pool, name="pool")
             if self._purse.budget is not None:
                 group.start_soon(reaper.every, LOOK_S, self._purse.look, name="purse")
             group.start_soon(hosts.keep_seen, self._tools, name="presence")
@@ -103,6 +106,13 @@ class Crew:
             if self._tools.shared:
                 await carrying.tidy(self._tools)
             group.cancel_scope.cancel()
+        if self._tools.settings.pool.enabled and not self._stop.soft_asked.is_set():
+            await self._keeper.leave()
+
+    async def _keep_pool(self) -> None:
+        """Warm clones while the run lasts; those that are left go with it, but for a run that was stopped."""
+        await self._keeper.look()
+        await reaper.every(pool.LOOK_S, self._keeper.look)
 
     @property
     def over_budget(self) -> str:

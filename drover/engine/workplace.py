@@ -12,7 +12,7 @@ from anyio import to_thread
 from drover.domain.errors import AttemptFailed, GitError, LeaseLost
 from drover.domain.models import Task, Worktree
 from drover.domain.verdicts import Outcome
-from drover.engine import carrying, hooks, lane
+from drover.engine import carrying, hooks, lane, pool
 from drover.engine.steps import Run
 from drover.engine.tools import Tools
 from drover.git.commit import task_message
@@ -56,6 +56,8 @@ async def _prepare(run: Run) -> Worktree:
         return Worktree(path=str(path), base=base, target=target, found=True, conflicts=conflicts)
     if not path.is_dir():
         _forget_set_up(tools, task.id)
+        if await pool.take(tools, task.id, base):
+            return Worktree(path=str(path), base=base, target=target)
     found = await ensure_worktree(tools.repo, path, base)
     return Worktree(path=str(path), base=base, target=target, found=found)
 

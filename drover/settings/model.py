@@ -91,6 +91,7 @@ _duration = BeforeValidator(_written(parse_duration, "90s"))
 _workers, _few, _attempts = _count_between(1, 256), _count_between(0, 20), _count_between(1, 100)
 _lanes, _steps = _count_between(1, 64), _count_between(1, 200)
 _tokens, _percent = _count_between(1, 10**15), _count_between(1, 100)
+_pool = _count_between(1, 64)
 _megabytes = _count_between(0, 1 << 24)
 
 Text = Annotated[str, AfterValidator(_filled)]
@@ -108,9 +109,10 @@ LogSize = Annotated[
 ]
 WaitTime = Annotated[int, _duration, AfterValidator(_between(10, DAY, format_duration))]
 Switch = Annotated[bool, BeforeValidator(_switch)]
+PoolSize = Annotated[int, _pool[0], _pool[1]]
 Tokens = Annotated[int, _tokens[0], _tokens[1]]
 Percent = Annotated[int, _percent[0], _percent[1]]
-Money = Annotated[int, BeforeValidator(_money), AfterValidator(_between(1, 10**15, dollars))]
+Money = Annotated[int, BeforeValidator(_money), AfterValidator(_between(100, 10**15, dollars))]
 Megabytes = Annotated[int, _megabytes[0], _megabytes[1]]
 MemorySize = Annotated[
     int, BeforeValidator(_written(parse_size, "512M")), AfterValidator(_between(16 * MIB, 1 << 50, format_size))
@@ -232,6 +234,20 @@ class BudgetTable(Frozen):
         )  # fmt: skip
 
 
+class PoolTable(Frozen):
+    """``[pool]``: clones made ahead, with the commands of ``after_create`` already run in them."""
+
+    enabled: Switch = False
+    min_size: PoolSize = 2
+    max_size: PoolSize = 10
+    warmup_ms: SessionTime = Field(5 * MINUTE, alias="warmup")
+    cleanup_on_exit: Switch = True
+    lock_files: tuple[Text, ...] = (
+        "package-lock.json", "pnpm-lock.yaml", "yarn.lock", "bun.lock", "go.sum", "Cargo.lock", "Gemfile.lock",
+        "composer.lock", "poetry.lock", "uv.lock", "Pipfile.lock", "requirements.txt",
+    )  # fmt: skip
+
+
 class AgentTable(Frozen):
     """``[agents.TYPE]``: how one type of agent is started.
 
@@ -280,6 +296,7 @@ class Settings(Frozen):
     backpressure: BackpressureTable = BackpressureTable()
     worker: WorkerTable = WorkerTable()
     budget: BudgetTable = BudgetTable()
+    pool: PoolTable = PoolTable()
     hooks: HooksTable = HooksTable()
     agents: Mapping[AgentType, AgentTable] = Field(default_factory=dict)
 

@@ -38,6 +38,11 @@ ENVIRONMENT = (
     ("DROVER_BACKPRESSURE_MEMORY_THRESHOLD_MB", "backpressure.memory_threshold_mb"),
     ("DROVER_BACKPRESSURE_MEMORY_CRITICAL_MB", "backpressure.memory_critical_mb"),
     ("DROVER_BACKPRESSURE_WORKER_RSS_LIMIT_MB", "backpressure.worker_rss_limit_mb"),
+    ("DROVER_POOL_ENABLED", "pool.enabled"),
+    ("DROVER_POOL_MIN_SIZE", "pool.min_size"),
+    ("DROVER_POOL_MAX_SIZE", "pool.max_size"),
+    ("DROVER_POOL_WARMUP", "pool.warmup"),
+    ("DROVER_POOL_CLEANUP_ON_EXIT", "pool.cleanup_on_exit"),
     ("DROVER_WORKER_MEMORY_LIMIT", "worker.memory_limit"),
     ("DROVER_WORKER_MODE", "mode"),
     ("DROVER_PLANNING_REQUIRE_APPROVAL", "planning.require_approval"),
@@ -83,6 +88,14 @@ _GIVEN_TO_AGENTS = frozenset(
         "COMMIT",
     )
 )
+
+# Flags that are not called as the last word of their key.
+_FLAGS = {
+    "budget.run_usd": "budget",
+    "pool.enabled": "pool",
+    "pool.min_size": "pool-min",
+    "pool.max_size": "pool-max",
+}
 
 _AGENT_KEYS = tuple(AgentTable.model_fields)
 
@@ -198,7 +211,8 @@ def _flag_layer(flags: Mapping[str, object]) -> _Layer:
 
 
 def _flag_of(path: KeyPath) -> str:
-    return "flag --" + ("budget" if path == ("budget", "run_usd") else path[-1].replace("_", "-"))
+    named = _FLAGS.get(".".join(path)) or path[-1].replace("_", "-")
+    return f"flag --{named}"
 
 
 def _check(layer: _Layer) -> None:
