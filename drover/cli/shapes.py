@@ -185,6 +185,7 @@ def attempt_json(attempt: Attempt) -> Shape:
         "host": attempt.host,
         "pid": attempt.pid,
         "agent": attempt.agent,
+        "purpose": attempt.purpose,
         "started_at": _time(attempt.started_at),
         "ended_at": _time(attempt.ended_at),
         "outcome": attempt.outcome,
