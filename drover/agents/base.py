@@ -142,6 +142,27 @@ class Agent(Protocol):
         ...
 
 
+class SessionPlace(Frozen):
+    """What decides where an agent keeps its sessions: its environment, the task's directory and the task's logs."""
+
+    env: dict[str, str] = Field(repr=False)
+    worktree: Path
+    logs: Path
+
+
+@runtime_checkable
+class KeepsSessions(Protocol):
+    """An agent that keeps each session in files, without which it cannot go on with it."""
+
+    def session_files(self, place: SessionPlace, session_id: str) -> Mapping[str, Path]:
+        """The session's files that are there, by names that mean the same on every host. Never one with a key in it."""
+        ...
+
+    def session_path(self, place: SessionPlace, name: str) -> Path | None:
+        """Where the file of that name belongs on this host; None when the name is not one of this agent's."""
+        ...
+
+
 @runtime_checkable
 class ReadsBack(Protocol):
     """An agent whose output tells afterwards what an execution used whose end nobody saw."""

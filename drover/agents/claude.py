@@ -20,6 +20,7 @@ from pathlib import Path
 from drover.agents import endings
 from drover.agents.base import AgentCheck, AgentJob, AgentSettings
 from drover.agents.program import Ended, Program, Reading, Start
+from drover.agents.session_files import SessionHome
 from drover.agents.stream import Json
 from drover.domain.clock import SystemClock
 from drover.domain.errors import SettingsError
@@ -144,6 +145,7 @@ class Claude(Program[ClaudeReading]):
         "NO_PROXY",
         "NODE_EXTRA_CA_CERTS",
     )
+    sessions = SessionHome("CLAUDE_CONFIG_DIR", ".claude", "projects/*/{id}.jsonl")
     # On SIGTERM it ends its tools and keeps its session; on SIGINT it exits with 0, as if all were well.
     stop_signal = "TERM"
 

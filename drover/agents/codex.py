@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from drover.agents.base import AgentJob
 from drover.agents.program import Ended, Start
+from drover.agents.session_files import SessionHome
 from drover.agents.stream import Json
 from drover.agents.talk import PROXIES, Modes, Talk, Talker
 from drover.domain.models import Usage
@@ -76,6 +77,7 @@ class Codex(Talker[CodexReading]):
         "allow-list": ((), "may do what the sandbox_mode of its config.toml allows; without one, only read"),
     }
     forgets = ("no rollout found for thread id",)
+    sessions = SessionHome("CODEX_HOME", ".codex", "sessions/*/*/*/rollout-*-{id}.jsonl")
     stop_signal = "INT"  # on SIGTERM it dies at once and leaves its tools behind
 
     def command(self, job: AgentJob, start: Start) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from drover.agents.base import AgentJob
 from drover.agents.program import Ended, Start
+from drover.agents.session_files import SessionHome
 from drover.agents.stream import Json
 from drover.agents.talk import PROXIES, Env, Modes, Talk, Talker
 from drover.domain.models import Usage
@@ -71,6 +72,7 @@ class Copilot(Talker[CopilotReading]):
         "allow-list": ((), "may use only the tools that --allow-tool in args allows"),
     }
     own_env: ClassVar[Env] = {"COPILOT_AUTO_UPDATE": "false"}
+    sessions = SessionHome("COPILOT_HOME", ".copilot", "session-state/{id}/*")
     forgets = ("No session, task, or name matched",)
 
     def command(self, job: AgentJob, start: Start) -> tuple[str, ...]:

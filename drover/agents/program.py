@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
@@ -14,7 +14,8 @@ import anyio
 from anyio import to_thread
 
 from drover.agents import endings
-from drover.agents.base import AgentHost, AgentJob
+from drover.agents.base import AgentHost, AgentJob, SessionPlace
+from drover.agents.session_files import SessionHome
 from drover.agents.stream import Follower, Json, events, tail
 from drover.domain.errors import AgentError
 from drover.domain.models import AgentReport, Frozen, ProcessIdentity, Resumed, Usage, Word
@@ -71,6 +72,7 @@ class Program(ABC, Generic[R]):
 
     name: str
     env_names: tuple[str, ...] = ()
+    sessions: SessionHome | None = None  # where its sessions are, where that is in files
     output_name = "output.jsonl"
     stop_signal: Literal["TERM", "INT"] = "TERM"
     grace_s = 8.0  # so that one Ctrl+C ends everything within ten seconds
@@ -103,6 +105,14 @@ class Program(ABC, Generic[R]):
         Its prompt is said in that way too. It tells which ``id`` it has taken in: see :attr:`Reading.taken`.
         """
         return None
+
+    def session_files(self, place: SessionPlace, session_id: str) -> Mapping[str, Path]:
+        """See :meth:`drover.agents.base.KeepsSessions.session_files`."""
+        return self.sessions.files(place, session_id) if self.sessions else {}
+
+    def session_path(self, place: SessionPlace, name: str) -> Path | None:
+        """See :meth:`drover.agents.base.KeepsSessions.session_path`."""
+        return self.sessions.path(place, name) if self.sessions else None
 
     def new_session(self) -> str | None:
         """An id for a session that begins, where it can be chosen."""

@@ -15,6 +15,7 @@ from typing import ClassVar
 from drover.agents.base import AgentJob
 from drover.agents.claude_like import ClaudeLikeReading
 from drover.agents.program import Ended, Start
+from drover.agents.session_files import SessionHome
 from drover.agents.talk import PROXIES, Env, Modes, Talker
 from drover.domain.models import Usage
 
@@ -50,6 +51,7 @@ class Qwen(Talker[QwenReading]):
         "QWEN_CODE_NO_RELAUNCH": "true",
         "QWEN_CODE_UNATTENDED_RETRY": "1",
     }
+    sessions = SessionHome("QWEN_HOME", ".qwen", "projects/*/chats/{id}.jsonl")
     forgets = ("No saved session found with ID",)
 
     def command(self, job: AgentJob, start: Start) -> tuple[str, ...]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 from drover.agents import endings, scripted_plan
-from drover.agents.base import AgentCheck, AgentJob, AgentSettings
+from drover.agents.base import AgentCheck, AgentJob, AgentSettings, SessionPlace
 from drover.agents.program import Ended, Program, Reading, Start
 from drover.agents.stream import Json
 from drover.domain.models import AgentReport, Usage
@@ -50,6 +52,13 @@ class Scripted(Program[ScriptedReading]):
         how = "resume" if start.continues else "start"
         # By its path and isolated: the worktree may hold a package named drover, and it is the current directory.
         return (sys.executable, "-I", "-S", str(Path(scripted_plan.__file__)), how, str(session), str(start.session_id))
+
+    def session_files(self, place: SessionPlace, session_id: str) -> Mapping[str, Path]:
+        name = f"session-{session_id}.json"
+        return {name: place.logs / name} if (place.logs / name).is_file() else {}
+
+    def session_path(self, place: SessionPlace, name: str) -> Path | None:
+        return place.logs / name if re.fullmatch(r"session-\w+\.json", name) else None
 
     def new_session(self) -> str:
         return uuid.uuid4().hex[:12]

@@ -43,6 +43,7 @@ async def status(store: Store, settings: Settings, places: Places, epic: str | N
     epic_id = (await store.epics.get(epic)).id if epic else None
     counts = await store.tasks.counts(epic_id)
     total = sum(counts.values())
+    used = await store.usage.total(epic_id)
     waiting = [t for t in await _in(store, epic_id, (Status.WAITING, Status.PAUSED, Status.FAILED)) if t]
     return StatusReport(
         total=total,
@@ -51,6 +52,8 @@ async def status(store: Store, settings: Settings, places: Places, epic: str | N
         running=tuple(await _running(store, epic_id)),
         needs_attention=tuple(Attention(task_id=t.id, reason=_attention(t)) for t in waiting if _needs_attention(t)),
         epics=tuple(e for e in epics if epic_id in (None, e.id)),
+        tokens=used.tokens,
+        cost_usd=used.cost_usd,
         notes=(
             *_notes(waiting, settings.project.target or "the target branch"),
             *_limit_notes(await store.limits.standing(), waiting, settings.agent),
@@ -353,6 +356,7 @@ def summary(report: RunReport) -> dict[str, int | float | str]:
         "redone": report.redone,
         "seconds": report.seconds,
         "cost_usd": report.cost_usd,
+        "tokens": report.tokens,
         "over_budget": report.over_budget,
         "exit_code": report.exit_code,
     }

@@ -37,6 +37,8 @@ class StatusReport(Frozen):
     running: tuple[RunningTask, ...] = ()
     needs_attention: tuple[Attention, ...] = ()
     epics: tuple[Epic, ...] = ()
+    tokens: int = 0  # of all executions of its tasks that are over, and what they cost
+    cost_usd: float = 0.0
     notes: tuple[str, ...] = ()  # what else a person should know, a line each
 
 

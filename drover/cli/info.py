@@ -125,11 +125,9 @@ def _print_attempts(out: Printer, attempts: tuple[Attempt, ...]) -> None:
     for one in attempts:
         lasted = spoken(one.ended_at - one.started_at) if one.ended_at else "…"
         outcome = one.outcome or ("" if one.ended_at else "running")
-        facts = [
-            "planned" if one.purpose == "plan" else "",
-            one.resumed or "",
-            f"{one.usage.tokens} tokens" if one.usage.tokens else "",
-        ]
+        facts = ["planned" if one.purpose == "plan" else "", one.resumed or "", one.usage.model]
+        facts += [counted(one.usage.turns, "turn") if one.usage.turns else ""]
+        facts += [f"{one.usage.tokens:,} tokens" if one.usage.tokens else ""]
         facts += [f"${one.usage.cost_usd:.2f}" if one.usage.cost_usd else "", f"session {one.session_id or '-'}"]
         facts += [one.origin or "", one.error or ""]
         who = f"{one.worker_id}@{one.host}" + (f" pid {one.pid}" if one.pid else "")

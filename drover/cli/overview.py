@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from drover.cli.output import Part, Styled, status_word
-from drover.cli.text import clean, pad, spoken, width
+from drover.cli.text import clean, pad, spoken, usage_words, width
 
 if TYPE_CHECKING:
     from drover.app import RunningTask, StatusReport
@@ -79,6 +79,8 @@ def overview(report: StatusReport, now: int) -> list[list[Part]]:
     if len(report.epics) > 1 or any(epic.total < report.total for epic in report.epics):
         lines += [[], [Styled("Epics", "bold")]]
         lines += [["  ", epic.id, f"  {epic.completed}/{epic.total}  ", epic.title] for epic in report.epics]
+    if report.tokens or report.cost_usd:
+        lines += [[], [f"used {usage_words(report.tokens, report.cost_usd)}"]]
     if report.notes:
         lines.append([])
         lines += [[note] for note in report.notes]

@@ -193,8 +193,13 @@ def attempt_json(attempt: Attempt) -> Shape:
         "resumed": attempt.resumed,
         "origin": attempt.origin,
         "session_id": attempt.session_id,
+        "model": attempt.usage.model or None,
+        "turns": attempt.usage.turns,
+        "input_tokens": attempt.usage.input_tokens,
+        "output_tokens": attempt.usage.output_tokens,
         "tokens": attempt.usage.tokens,
         "cost_usd": attempt.usage.cost_usd,
+        "words": attempt.words,
         "log": attempt.log,
     }
 
@@ -272,6 +277,8 @@ def status_json(report: StatusReport) -> Shape:
             {"id": epic.id, "title": epic.title, "total": epic.total, "completed": epic.completed}
             for epic in report.epics
         ],
+        "tokens": report.tokens,
+        "cost_usd": report.cost_usd,
         "notes": list(report.notes),
     }
 
@@ -308,6 +315,7 @@ def run_finished_json(report: RunReport) -> Shape:
             "redone": report.redone,
             "seconds": report.seconds,
             "cost_usd": report.cost_usd,
+            "tokens": report.tokens,
             "over_budget": report.over_budget or None,
             "exit_code": report.exit_code,
             "tasks": {

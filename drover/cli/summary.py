@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from drover.cli.listing import why_not
 from drover.cli.output import Part, Printer, Styled
-from drover.cli.text import counted, spoken
+from drover.cli.text import counted, spoken, usage_words
 
 if TYPE_CHECKING:
     from drover.app import Drover
@@ -64,8 +64,7 @@ def sentence(report: RunReport, left: int = 0) -> str:
 
 def _took(report: RunReport) -> str:
     parts = [spoken(report.seconds * 1000)]
-    parts += [f"{report.tokens:,} tokens"] if report.tokens else []
-    parts += [f"${report.cost_usd:.2f}"] if report.cost_usd else []
+    parts += [usage_words(report.tokens, report.cost_usd)] if report.tokens or report.cost_usd else []
     taken = [f"{report.continued} continued"] if report.continued else []
     taken += [f"{report.redone} begun again"] if report.redone else []
     return "took " + ", ".join(parts) + (f" · taken up after an interruption: {', '.join(taken)}" if taken else "")

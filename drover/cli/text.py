@@ -87,6 +87,11 @@ def clock(at: int) -> str:
     return datetime.fromtimestamp(at / 1000).astimezone().strftime("%H:%M:%S")
 
 
+def usage_words(tokens: int, cost_usd: float) -> str:
+    """``18,200 tokens, $0.11``, without what is nothing."""
+    return ", ".join([f"{tokens:,} tokens"] * bool(tokens) + [f"${cost_usd:.2f}"] * bool(cost_usd))
+
+
 def counted(count: int, noun: str) -> str:
     """``1 task``, ``3 tasks``."""
     return f"{count} {noun}" + ("" if count == 1 else "s")

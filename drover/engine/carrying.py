@@ -33,6 +33,7 @@ from drover.settings import HookName
 log = logging.getLogger(__name__)
 
 FAREWELL_PUSH_S = 4.0  # what a farewell may spend on a remote that is slow
+SESSION_PUSH_S = 2.0  # the same, for what is only good to have
 TIDY_S = 20.0
 AT_ITS_END_S = 2  # how old what a farewell has saved may look
 _NEEDS_A_CLONE: tuple[HookName, ...] = ("pre_land", "post_land", "before_remove")
@@ -200,6 +201,18 @@ async def push_snapshot(tools: Tools, claim: Claim, oid: str) -> None:
         tools.upstream.saved[ref] = oid
     except DroverError as trouble:
         log.info("%s: no snapshot on %s: %s", claim.task_id, tools.remote, trouble.message)
+
+
+async def push_session(tools: Tools, ref: str, oid: str) -> None:
+    """Save a session's files on the remote, if it can be had soon and does not have them."""
+    if tools.upstream.saved.get(ref) == oid:
+        return
+    try:
+        with anyio.move_on_after(SESSION_PUSH_S):
+            await push_work(tools.repo, tools.remote, {ref: oid})
+            tools.upstream.saved[ref] = oid
+    except DroverError as trouble:
+        log.info("%s is not on %s: %s", ref, tools.remote, trouble.message)
 
 
 async def push_last_snapshot(tools: Tools, claim: Claim, oid: str) -> None:

@@ -13,7 +13,7 @@ from pydantic import Field
 from drover.agents.base import Agent, AgentHost, AgentJob
 from drover.domain.models import AgentReport, Frozen, ProcessIdentity, Resumed, Task, Usage, Word, Worktree
 from drover.domain.verdicts import Outcome
-from drover.engine import prompt, result, usage
+from drover.engine import prompt, result, session_files, usage
 from drover.engine.past import Past
 from drover.engine.steps import Run
 from drover.git.durable import sync_filesystem
@@ -73,6 +73,7 @@ async def _job(
         follow_up=f"{handover}\n{follow_up}" if others else follow_up,
         handover=handover,
         session_id=session_id,
+        restored=session_id is not None and await session_files.bring_back(tools, agent, past, session_id),
         prior_cost_usd=spent.cost_usd,
         prior_usage=spent,
         worktree=Path(tree.path),

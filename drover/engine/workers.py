@@ -14,7 +14,19 @@ from drover.domain.errors import AttemptFailed, DiskFull, DroverError, GitError,
 from drover.domain.models import Claim, Mode, Worker
 from drover.domain.policy import heartbeat_ms
 from drover.domain.verdicts import Completed, Parked, Planned, Released, Retry, Verdict, judge
-from drover.engine import carrying, hosts, planning, pool, ports, publishing, reaper, space, usage, workplace
+from drover.engine import (
+    carrying,
+    hosts,
+    planning,
+    pool,
+    ports,
+    publishing,
+    reaper,
+    session_files,
+    space,
+    usage,
+    workplace,
+)
 from drover.engine.life import live
 from drover.engine.past import CUT_OFF
 from drover.engine.purse import LOOK_S, Purse
@@ -387,8 +399,11 @@ class Crew:
         """Save the work in the clone on a ref; where other hosts may go on with it, on the remote as well."""
         try:
             saved = await workplace.save(self._tools, claim.task)
+            kept = await session_files.keep(self._tools, claim)
             if saved is not None and self._tools.shared:
                 await push(self._tools, claim, saved)
+            if kept is not None and self._tools.shared:
+                await carrying.push_session(self._tools, *kept)
         except (DroverError, OSError) as trouble:
             # The clone itself stays where it is, so nothing is lost by this.
             log.warning("%s: no snapshot: %s", claim.task_id, trouble)

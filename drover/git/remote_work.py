@@ -13,10 +13,10 @@ from drover.domain.errors import GitError, Unreachable
 from drover.git.landing import Lease, branch_ref, lease_ref
 from drover.git.remote import NETWORK_S, ask, fetch_refs, network_place, reason_of
 from drover.git.repo import RefMoved, Repo, check_ref
-from drover.git.snapshot import ATTEMPTS, SNAPSHOTS
+from drover.git.snapshot import ATTEMPTS, SESSIONS, SNAPSHOTS
 
 LEASES = "refs/drover/lease"
-_OURS = (SNAPSHOTS, ATTEMPTS, LEASES)
+_OURS = (SNAPSHOTS, SESSIONS, ATTEMPTS, LEASES)
 _TRIES = 5  # of raising a fence that others move
 PUSH = ("push", "--porcelain", "--recurse-submodules=no")
 
@@ -28,7 +28,7 @@ def snapshot_ref(task_id: str, fence: int) -> str:
 
 async def fetch_work(repo: Repo, remote: str, task_id: str) -> None:
     """Everything that is saved there for a task, under the same names here. Raises Unreachable."""
-    below = [f"{place}/{check_ref(task_id)}/*" for place in (SNAPSHOTS, ATTEMPTS)]
+    below = [f"{place}/{check_ref(task_id)}/*" for place in (SNAPSHOTS, SESSIONS, ATTEMPTS)]
     await fetch_refs(repo, remote, *(f"+{ref}:{ref}" for ref in below))
 
 

@@ -13,6 +13,7 @@ from drover.git.worktree import ensure_worktree
 WIP = "refs/drover/wip"
 ATTEMPTS = "refs/drover/attempts"
 SNAPSHOTS = "refs/drover/snapshots"  # of executions on any host, by fence
+SESSIONS = "refs/drover/sessions"  # the files of their agents' sessions, by fence
 
 
 class Snapshot(Frozen):
@@ -79,7 +80,7 @@ async def list_snapshots(repo: Repo, *, task_id: str | None = None) -> tuple[Sna
 
 async def list_kept(repo: Repo, *, task_id: str | None = None) -> tuple[Kept, ...]:
     """Every snapshot and every attempt's result, or those of one task, the oldest first."""
-    below = [place if task_id is None else f"{place}/{task_id}" for place in (WIP, ATTEMPTS, SNAPSHOTS)]
+    below = [place if task_id is None else f"{place}/{task_id}" for place in (WIP, ATTEMPTS, SNAPSHOTS, SESSIONS)]
     form = "--format=%(refname) %(objectname) %(committerdate:unix)"
     text = await repo.refs_place.line("for-each-ref", form, *below)
     kept = []
