@@ -55,7 +55,10 @@ MEANINGS = {
     "database_url": "The one store. A relative SQLite path is relative to the project. "
     "Unset: `sqlite:///.drover/drover.db`.",
     "operator": "Who is recorded as having done a thing. Unset: git's `user.name`.",
-    "guidelines": "Text that every prompt begins with.",
+    "guidelines": "Text that every prompt begins with. `{{project}}`, `{{task_type}}`, `{{labels}}`, `{{epic}}`, "
+    "`{{task_id}}` and `{{title}}` are filled in.",
+    "task_template": "How a task's text reads in a prompt, with a place for it: `{{description}}`. The same names are "
+    "filled in as in `guidelines`.",
     "mode": "`planning`: agents write plans and nothing is built. `building`: only tasks whose plan was approved. "
     "`combined`: each task is done in one go.",
     "project.name": "What the project is called.",

@@ -173,3 +173,12 @@ class ReadsBack(Protocol):
         Asked when nothing of the execution is alive any more. Changes nothing.
         """
         ...
+
+
+@runtime_checkable
+class Opens(Protocol):
+    """An agent that can say beforehand what an execution begins with."""
+
+    def opening(self, job: AgentJob) -> str:
+        """What it would be told for this job: the words on its standard input, as a person reads them."""
+        ...

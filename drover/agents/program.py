@@ -140,15 +140,20 @@ class Program(ABC, Generic[R]):
         """See :meth:`drover.agents.base.Agent.work`."""
         ended = None if job.reported else await self._adopt(job)
         if ended is None:
-            if job.session_id is not None:
-                start = Start(session_id=job.session_id, resumed="restored" if job.restored else "continued")
-            else:
-                start = self._anew(job)
-            ended = await self._run(job, host, start)
+            ended = await self._run(job, host, self._start(job))
         if ended.start.continues and self.forgot(ended):
             # Killed before its first words were saved, or forgotten since: told everything, it converges.
             ended = await self._run(job, host, self._anew(job))
         return self._completed(job, ended)
+
+    def opening(self, job: AgentJob) -> str:
+        """See :meth:`drover.agents.base.Opens.opening`."""
+        return self.prompt(job, self._start(job))
+
+    def _start(self, job: AgentJob) -> Start:
+        if job.session_id is not None:
+            return Start(session_id=job.session_id, resumed="restored" if job.restored else "continued")
+        return self._anew(job)
 
     async def read_back(self, job: AgentJob) -> AgentReport | None:
         """See :meth:`drover.agents.base.ReadsBack.read_back`."""

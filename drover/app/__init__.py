@@ -8,6 +8,7 @@ from drover.app.project import Initialised, init
 from drover.app.readings import (
     Attention,
     Check,
+    Context,
     InboxItem,
     Recap,
     RecapTask,
@@ -24,6 +25,7 @@ __all__ = [
     "Attention",
     "Backlog",
     "Check",
+    "Context",
     "Drover",
     "InboxItem",
     "Initialised",

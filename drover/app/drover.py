@@ -20,7 +20,17 @@ from drover.app import approvals, doctor, elsewhere, feed, look, ownership, reca
 from drover.app import project as projects
 from drover.app.backlog import LIFE, PLAIN, Backlog, open_backlog
 from drover.app.host import host_name, workers_of
-from drover.app.readings import Check, InboxItem, Recap, ResumeItem, StatusReport, TaskDetails, TreeNode, WorktreeRow
+from drover.app.readings import (
+    Check,
+    Context,
+    InboxItem,
+    Recap,
+    ResumeItem,
+    StatusReport,
+    TaskDetails,
+    TreeNode,
+    WorktreeRow,
+)
 from drover.domain.budget import Line
 from drover.domain.clock import Clock, SystemClock
 from drover.domain.errors import AgentError, UsageError
@@ -333,6 +343,10 @@ class Drover:
     async def inbox(self, epic: str | None = None) -> list[InboxItem]:
         """What needs a person, oldest first."""
         return await steering.inbox(self.store, self.settings, epic)
+
+    async def context(self, id: str) -> Context:
+        """What the next execution of a task's agent begins with, as things stand. Nothing is changed by it."""
+        return await steering.context(await self.tools(), await self.task(id))
 
     async def recap(self, since: int) -> Recap:
         """What happened since then (unix ms), and how things stand."""

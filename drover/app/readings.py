@@ -78,6 +78,16 @@ class InboxItem(Frozen):
     command: str  # that settles it
 
 
+class Context(Frozen):
+    """What an agent will be given."""
+
+    task_id: str
+    agent: str
+    session_id: str | None  # that it goes on with; None: a new one
+    text: str
+    missing: tuple[str, ...] = ()  # blockers that have not landed: what they leave will be told besides
+
+
 class RecapTask(Frozen):
     """A task that landed or failed since a time."""
 

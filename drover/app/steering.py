@@ -6,11 +6,15 @@ from collections.abc import Collection
 
 import anyio
 
+from drover.agents.base import Opens
 from drover.app import feed
 from drover.app.host import host_name
-from drover.app.readings import InboxItem
+from drover.app.readings import Context, InboxItem
+from drover.domain.errors import WrongState
 from drover.domain.models import Task
 from drover.domain.states import State, Status
+from drover.engine import session
+from drover.engine.tools import Tools
 from drover.process import is_alive
 from drover.settings import Settings
 from drover.store import Store
@@ -38,6 +42,18 @@ async def until_stopped(store: Store, ids: Collection[str], *, after: int, secon
             if not left:
                 break
     return left
+
+
+async def context(tools: Tools, task: Task) -> Context:
+    """What the task's agent will be given, by the function that gives it."""
+    if task.landed_at is not None:
+        raise WrongState(f"{task.id} has landed: no agent will work on it", hint=f"drover info {task.id}")
+    agent = tools.find_agent(tools.agent_of(task))
+    job = await session.preview(tools, task)
+    text = agent.opening(job) if isinstance(agent, Opens) else job.follow_up if job.session_id else job.prompt
+    blockers = [await tools.store.tasks.get(id) for id in task.blocked_by]
+    missing = tuple(blocker.id for blocker in blockers if blocker.landed_at is None)
+    return Context(task_id=task.id, agent=agent.name, session_id=job.session_id, text=text, missing=missing)
 
 
 async def inbox(store: Store, settings: Settings, epic: str | None) -> list[InboxItem]:

@@ -42,6 +42,7 @@ _COMMANDS: tuple[tuple[Group, str, str, str], ...] = (
     (_SEE, "watch", "status:watch", "The status, live."),
     (_SEE, "cost", "cost:cost", "What agents have used."),
     (_SEE, "stream", "stream:stream", "The event log."),
+    (_BACKLOG, "context", "info:context", "What a task's agent will be given."),
     (_SEE, "recap", "morning:recap", "What happened since yesterday evening, in a screen."),
     (_SEE, "attach", "attach:attach", "The live session of a task's agent."),
     (_STEER, "inbox", "morning:inbox", "What needs you, and what settles it."),

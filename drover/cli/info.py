@@ -46,6 +46,25 @@ async def info(task_id: TaskId, /, *, common: Common = NOTHING_SAID) -> None:
     _print_rest(out, details)
 
 
+async def context(task_id: TaskId, /, *, common: Common = NOTHING_SAID) -> None:
+    """Print what a task's agent will be given as its next execution begins, word for word.
+
+    Guidelines, the task, what its blockers and sub-tasks have left, what a person has said, what went wrong before;
+    or, where the agent's session goes on, what it is told then. A run uses the same function.
+    """
+    async with opened(common) as drover:
+        found = await drover.context(task_id)
+    out = printer_of(common)
+    if common.json:
+        out.document(found.model_dump(mode="json"))
+        return
+    out.block(found.text)
+    how = f"goes on with session {found.session_id}" if found.session_id else "begins a new session"
+    out.note(f"({len(found.text):,} characters; {found.agent} {how})")
+    if found.missing:
+        out.note(f"({', '.join(found.missing)} will have left something by then)")
+
+
 async def diff(
     task_id: TaskId,
     /,

@@ -69,7 +69,10 @@ async def _prepare(run: Run) -> Worktree:
 def _order(run: Run, rejected: Plan | None) -> session.Order:
     task, settings = run.claim.task, run.tools.settings
     words = planning_prompt(
-        task, guidelines=settings.guidelines, max_steps=settings.planning.max_steps, rejected=rejected
+        task,
+        guidelines=prompt.fill(settings.guidelines, task, settings.project.name or run.tools.repo.root.name),
+        max_steps=settings.planning.max_steps,
+        rejected=rejected,
     )
     return session.Order(
         purpose="plan",

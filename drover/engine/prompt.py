@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from drover.domain.models import Task, Word, Worktree
 from drover.domain.plans import Plan
 from drover.domain.verdicts import Outcome
+from drover.engine.legacy import Legacy
 
 ERROR_LIMIT = 6_000
 SUMMARY_LIMIT = 1_500
 WORDS_LIMIT = 8_000  # of all that a person said
 LAST_WORDS_LIMIT = 3_000
+BACKGROUND_LIMIT = 16_000  # of all that finished tasks have left
+PARENT_LIMIT = 4_000
+PATHS_LIMIT = 30
+TITLE_LIMIT = 200
+HERE = "Their changes are in your working directory."
+_PLACE = re.compile(r"\{\{ *(\w+) *\}\}")
 PATCH_LIMIT = 24_000
 
 
@@ -19,7 +27,10 @@ def task_prompt(
     task: Task,
     *,
     guidelines: str,
-    blockers: Sequence[tuple[Task, str]],
+    template: str,
+    project: str,
+    parent: Task | None,
+    blockers: Sequence[Legacy],
     plan: Plan | None,
     tree: Worktree,
     test_command: str | None,
@@ -27,22 +38,20 @@ def task_prompt(
 ) -> str:
     """The whole prompt of a session's start.
 
-    ``blockers``: finished tasks and the last words of their agents; ``plan``: the approved one; ``words``: what a
-    person has said since.
+    ``blockers``: what finished tasks have left; ``plan``: the approved one; ``words``: what a person has said since.
     """
     parts = []
     if guidelines.strip():
-        parts.append(f"# Project guidelines\n\n{guidelines.strip()}")
+        parts.append(f"# Project guidelines\n\n{fill(guidelines, task, project).strip()}")
     parts.append(f"# Task {task.id}: {task.title}")
-    if task.description.strip():
-        parts.append(task.description.strip())
-    if task.labels:
-        parts.append("Labels: " + ", ".join(task.labels))
-    if blockers:
-        lines = [
-            f"- {b.id}: {b.title}" + (f"\n{quoted(words, SUMMARY_LIMIT)}" if words else "") for b, words in blockers
-        ]
-        parts.append("# Done before this task\n\nTheir changes are in your working directory.\n\n" + "\n".join(lines))
+    if template.strip():
+        parts.append(fill(template, task, project).strip())
+    else:
+        parts += [task.description.strip()] if task.description.strip() else []
+        parts += ["Labels: " + ", ".join(task.labels)] if task.labels else []
+    if parent is not None:
+        parts.append(_whole(parent))
+    parts += background(task, blockers)
     if plan is not None:
         parts.append(
             "# The plan\n\nIt was read and approved. Follow it; where the code proves it wrong, keep to its intent."
@@ -54,6 +63,65 @@ def task_prompt(
     if task.error is not None and not tree.conflicts:
         parts.append(last_error(task))
     return "\n\n".join([*parts, *words]) + "\n"
+
+
+def fill(text: str, task: Task, project: str) -> str:
+    """``{{project}}``, ``{{task_type}}``, ``{{labels}}`` and other facts of the task in their places.
+
+    Braces that name no fact stay as they are: guidelines may well speak of templates.
+    """
+    facts = {
+        "project": project,
+        "task_id": task.id,
+        "task_type": task.type,
+        "labels": ", ".join(task.labels) or "none",
+        "epic": task.epic_id or "none",
+        "title": task.title,
+        "description": task.description.strip(),
+    }
+    return _PLACE.sub(lambda place: facts.get(place[1], place[0]), text)
+
+
+def background(task: Task, blockers: Sequence[Legacy]) -> list[str]:
+    """What was done before the task, in sections of bounded size; of too much, what landed last is told in full."""
+    told: dict[str, str] = {}
+    room = BACKGROUND_LIMIT
+    for left in reversed(blockers):
+        title = f"- {left.task.id}: {left.task.title[:TITLE_LIMIT]}"
+        whole = "\n".join([title, *_left(left)])
+        told[left.task.id] = whole if len(whole) <= room else title
+        room -= len(told[left.task.id])
+        if room < 0:
+            break
+    parts = [told[left.task.id] for left in blockers if left.task.id in told and left.task.parent_id == task.id]
+    others = [told[left.task.id] for left in blockers if left.task.id in told and left.task.parent_id != task.id]
+    if untold := len(blockers) - len(told):
+        others.insert(0, f"- and {untold} before these")
+    sections = []
+    if others:
+        sections.append(f"# Done before this task\n\n{HERE}\n\n" + "\n".join(others))
+    if parts:
+        sections.append(
+            f"# Its sub-tasks are done\n\n{HERE} See that the whole is right, and do what is left of it. If nothing is "
+            "left, end without changing a file.\n\n" + "\n".join(parts)
+        )
+    return sections
+
+
+def _left(left: Legacy) -> list[str]:
+    lines = []
+    if left.paths:
+        more = len(left.paths) - PATHS_LIMIT + left.more_paths
+        listed = ", ".join(left.paths[:PATHS_LIMIT]) + (f" and {more} more" if more > 0 else "")
+        lines.append(f"  changed: {listed}")
+    lines += [f"  decided: {decision}" for decision in left.decisions]
+    return lines + ([quoted(left.summary, SUMMARY_LIMIT)] if left.summary.strip() else [])
+
+
+def _whole(parent: Task) -> str:
+    words = f"# The whole it is a part of\n\nThis is a sub-task of {parent.id}: {parent.title}. Do your part only."
+    text = parent.description.strip()
+    return f"{words}\n\n{quoted(text, PARENT_LIMIT)}" if text else words
 
 
 def follow_up(task: Task, tree: Worktree, *, interrupted: bool, words: Sequence[str] = ()) -> str:
@@ -132,6 +200,8 @@ def _terms(task: Task, test_command: str | None) -> str:
         "- Nobody can answer questions while you work. If a person has to decide something before you can go on, "
         "end with a last line that begins with NEEDS_HUMAN: and says what you need to know.",
         "- Finish the whole task. End when it is done.",
+        "- Say in your last words what you did. Begin a line of them with DECISION: for each decision that later tasks "
+        "have to know.",
     ]
     if test_command:
         lines.insert(4, f"- Before your work is merged this has to succeed: `{test_command}`")

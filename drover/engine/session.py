@@ -11,11 +11,12 @@ from anyio import to_thread
 from pydantic import Field
 
 from drover.agents.base import Agent, AgentHost, AgentJob
-from drover.domain.models import AgentReport, Frozen, ProcessIdentity, Resumed, Task, Usage, Word, Worktree
+from drover.domain.models import AgentReport, Claim, Frozen, ProcessIdentity, Resumed, Task, Usage, Word, Worktree
 from drover.domain.verdicts import Outcome
-from drover.engine import prompt, result, session_files, usage
+from drover.engine import legacy, prompt, result, session_files, usage
 from drover.engine.past import Past
 from drover.engine.steps import Run
+from drover.engine.tools import Tools
 from drover.git.durable import sync_filesystem
 from drover.git.patch import patch_of_worktree
 
@@ -41,6 +42,8 @@ async def hold(run: Run, tree: Worktree, order: Order | None = None, *, part: st
     agent = tools.find_agent(tools.agent_of(task))
     past = await _past(run, order)
     words = await tools.store.orders.untold(task.id, run.claim.fence)
+    if (adopted := past.ended_unseen(tools.places.state)) is not None:
+        await usage.count(tools, task.id, adopted.fence)  # it is that execution's, not this one's
     job = await _job(run, tree, agent, past, words, order, part)
     report = await _heard_out(run, await _work(run, tree, agent, job, words))
     may_ask = order is None and not (part or past.asked or task.subtasks)
@@ -51,13 +54,27 @@ async def hold(run: Run, tree: Worktree, order: Order | None = None, *, part: st
     return report
 
 
+async def preview(tools: Tools, task: Task) -> AgentJob:
+    """What the task's next execution would be given, as things stand; nothing is changed by it.
+
+    Where no attempt has prepared a directory yet, it is one without conflicts.
+    """
+    run = Run(Claim(task=task, fence=task.fence + 1, worker_id="", lease_until=0), tools, {})
+    done = await tools.store.claims.steps(task.id, task.attempt)
+    prepared = next((step.result for step in done if step.name == "prepare_worktree"), None)
+    target = tools.settings.project.target or ""
+    tree = Worktree(path=str(tools.places.worktree(task.id)), base="", target=target)
+    if prepared is not None:
+        tree = Worktree.model_validate_json(prepared)
+    untold = await tools.store.orders.untold(task.id, run.claim.fence)
+    return await _job(run, tree, tools.find_agent(tools.agent_of(task)), await _past(run), untold, None, "")
+
+
 async def _job(
     run: Run, tree: Worktree, agent: Agent, past: Past, untold: Sequence[Word], order: Order | None, part: str
 ) -> AgentJob:
     tools, task = run.tools, run.claim.task
     adopted = past.ended_unseen(tools.places.state)
-    if adopted is not None:
-        await usage.count(tools, task.id, adopted.fence)  # it is that execution's, not this one's
     log_dir = Path(adopted.log) if adopted and adopted.log else _log_dir(run)
     session_id = past.session(agent.name)
     spent = past.without(adopted).spent(agent.name, session_id)
@@ -142,7 +159,7 @@ def _log_dir(run: Run) -> Path:
 
 async def _handover(run: Run, tree: Worktree, past: Past) -> str:
     """What a session is told of work that was done without it; nothing where there is none."""
-    if past.last is None:
+    if past.last is None or not (tree.base and Path(tree.path).is_dir()):
         return ""
     tools, task = run.tools, run.claim.task
     scratch = tools.places.scratch(f"{task.id}.diff")
@@ -158,7 +175,10 @@ async def _begin(run: Run, tree: Worktree, order: Order | None, said: Sequence[W
     return prompt.task_prompt(
         task,
         guidelines=tools.settings.guidelines,
-        blockers=await _blockers(run),
+        template=tools.settings.task_template,
+        project=tools.settings.project.name or tools.repo.root.name,
+        parent=await tools.store.tasks.get(task.parent_id) if task.parent_id else None,
+        blockers=await legacy.of_blockers(tools.store, task),
         plan=await tools.store.plans.newest(task.id) if task.plan == "approved" else None,
         tree=tree,
         test_command=tools.test_command(task) if tools.test_mode(task) != "disabled" else None,
@@ -265,14 +285,3 @@ class _Host(AgentHost):
 
     async def heard(self, word: Word) -> None:
         await self._run.tools.store.orders.told(self._run.claim, [word], "session")
-
-
-async def _blockers(run: Run) -> list[tuple[Task, str]]:
-    """The landed blockers of the task with the last words of their agents."""
-    found = []
-    for id in run.claim.task.blocked_by:
-        blocker = await run.tools.store.tasks.get(id)
-        steps = await run.tools.store.claims.steps(id, blocker.attempt)
-        reports = [AgentReport.model_validate_json(s.result) for s in steps if s.name == "let_agent_work"]
-        found.append((blocker, reports[0].summary if reports else ""))
-    return found

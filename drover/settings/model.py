@@ -67,6 +67,12 @@ def _shaped(pattern: str, what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _template(text: str) -> str:
+    if text.strip() and not re.search(r"\{\{ *description *\}\}", text):
+        raise ValueError("it has no place for the task's own text: {{description}}")
+    return text
+
+
 def _count_between(low: int, high: int) -> tuple[BeforeValidator, AfterValidator]:
     return BeforeValidator(_count), AfterValidator(_between(low, high, str))
 
@@ -283,6 +289,7 @@ class Settings(Frozen):
     database_url: Annotated[str, AfterValidator(check_url)] | None = None
     operator: Text | None = None
     guidelines: str = ""
+    task_template: Annotated[str, AfterValidator(_template)] = ""
     mode: Mode = "combined"
 
     project: ProjectTable = ProjectTable()

@@ -144,7 +144,8 @@ _TEMPLATE = """\
 # task_timeout = "60m"      # the longest one session of an agent may take
 # stall_timeout = "15m"     # an agent without any sign of life this long is stopped; 0 turns it off
 # max_attempts = 3          # failed executions before a task is given up
-# guidelines = "Text that every prompt begins with."
+# guidelines = "Text that every prompt begins with. {{{{project}}}}, {{{{task_type}}}}, {{{{labels}}}} are filled in."
+# task_template = "{{{{description}}}}"   # how a task's text reads in a prompt: say what is true of every task
 
 [project]
 name = {name}

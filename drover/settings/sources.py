@@ -28,6 +28,7 @@ ENVIRONMENT = (
     ("DROVER_DATABASE_URL", "database_url"),
     ("DBOS_SYSTEM_DATABASE_URL", "database_url"),
     ("DROVER_OPERATOR", "operator"),
+    ("DROVER_GUIDELINES", "guidelines"),
     ("DROVER_BACKPRESSURE_ENABLED", "backpressure.enabled"),
     ("DROVER_BACKPRESSURE_INITIAL_CONCURRENCY", "backpressure.initial_concurrency"),
     ("DROVER_BACKPRESSURE_MIN_CONCURRENCY", "backpressure.min_concurrency"),
