@@ -13,7 +13,7 @@ from drover.app.readings import Context, InboxItem
 from drover.domain.errors import WrongState
 from drover.domain.models import Task
 from drover.domain.states import State, Status
-from drover.engine import session
+from drover.engine import building, session
 from drover.engine.tools import Tools
 from drover.process import is_alive
 from drover.settings import Settings
@@ -49,7 +49,7 @@ async def context(tools: Tools, task: Task) -> Context:
     if task.landed_at is not None:
         raise WrongState(f"{task.id} has landed: no agent will work on it", hint=f"drover info {task.id}")
     agent = tools.find_agent(tools.agent_of(task))
-    job = await session.preview(tools, task)
+    job = await session.preview(tools, task, building.part_now)
     text = agent.opening(job) if isinstance(agent, Opens) else job.follow_up if job.session_id else job.prompt
     blockers = [await tools.store.tasks.get(id) for id in task.blocked_by]
     missing = tuple(blocker.id for blocker in blockers if blocker.landed_at is None)

@@ -44,6 +44,15 @@ async def hold(run: Run, tree: Worktree) -> AgentReport:
     return report.model_copy(update={"outcome": Outcome.LATER, "reason": reason, "until": run.tools.clock.now()})
 
 
+async def part_now(run: Run, tree: Worktree) -> str:
+    """What is asked for now beside the task: the next step of its plan, where it is built step by step."""
+    plan = await _plan_by_steps(run)
+    number = await _next_step(run, tree) if plan is not None else 0
+    if plan is None or number > len(plan.draft.steps):
+        return ""
+    return _part(plan.draft.steps[number - 1], number, len(plan.draft.steps))
+
+
 async def _plan_by_steps(run: Run) -> Plan | None:
     if run.claim.task.plan != "approved" or not run.tools.settings.building.verify_steps:
         return None

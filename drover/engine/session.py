@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -54,10 +54,10 @@ async def hold(run: Run, tree: Worktree, order: Order | None = None, *, part: st
     return report
 
 
-async def preview(tools: Tools, task: Task) -> AgentJob:
+async def preview(tools: Tools, task: Task, part_now: Callable[[Run, Worktree], Awaitable[str]]) -> AgentJob:
     """What the task's next execution would be given, as things stand; nothing is changed by it.
 
-    Where no attempt has prepared a directory yet, it is one without conflicts.
+    Where no attempt has prepared a directory yet, it is one without conflicts. ``part_now``: of a plan.
     """
     run = Run(Claim(task=task, fence=task.fence + 1, worker_id="", lease_until=0), tools, {})
     done = await tools.store.claims.steps(task.id, task.attempt)
@@ -67,7 +67,8 @@ async def preview(tools: Tools, task: Task) -> AgentJob:
     if prepared is not None:
         tree = Worktree.model_validate_json(prepared)
     untold = await tools.store.orders.untold(task.id, run.claim.fence)
-    return await _job(run, tree, tools.find_agent(tools.agent_of(task)), await _past(run), untold, None, "")
+    agent, part = tools.find_agent(tools.agent_of(task)), await part_now(run, tree)
+    return await _job(run, tree, agent, await _past(run), untold, None, part)
 
 
 async def _job(
