@@ -45,6 +45,8 @@ async def hold(run: Run, tree: Worktree, order: Order | None = None, *, part: st
     if (adopted := past.ended_unseen(tools.places.state)) is not None:
         await usage.count(tools, task.id, adopted.fence)  # it is that execution's, not this one's
     job = await _job(run, tree, agent, past, words, order, part)
+    if job.session_id is not None and await session_files.bring_back(tools, agent, past, job.session_id):
+        job = job.model_copy(update={"restored": True})
     report = await _heard_out(run, await _work(run, tree, agent, job, words))
     may_ask = order is None and not (part or past.asked or task.subtasks)
     if may_ask and report.outcome == Outcome.DONE and await result.is_unchanged(run, tree):
@@ -91,7 +93,6 @@ async def _job(
         follow_up=f"{handover}\n{follow_up}" if others else follow_up,
         handover=handover,
         session_id=session_id,
-        restored=session_id is not None and await session_files.bring_back(tools, agent, past, session_id),
         prior_cost_usd=spent.cost_usd,
         prior_usage=spent,
         worktree=Path(tree.path),
