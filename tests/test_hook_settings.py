@@ -27,6 +27,7 @@ def one(name: str, command: str, timeout_ms: int | None = None) -> HookCommand:
         ('["x", "y"]', ((one("1", "x"),), (one("2", "y"),))),
         ('["x", { a = "y", b = "z" }]', ((one("1", "x"),), (one("a", "y"), one("b", "z")))),
         ('{ command = "x", timeout = "2m" }', ((one("1", "x", 120_000),),)),
+        ('{ command = "x", timeout = "1ms" }', ((one("1", "x", 1),),)),
         ('{ a = { command = "x", timeout = "90s" } }', ((one("a", "x", 90_000),),)),
         ('""', ()),
         ("[]", ()),

@@ -17,6 +17,12 @@ def test_a_wait_is_at_least_half_of_its_doubling_and_never_more_than_the_limit(f
     assert whole / 2 - 1 < backoff_ms(failures, random.Random(seed)) <= whole
 
 
+def test_waits_are_anywhere_between_the_half_and_the_whole() -> None:
+    rng = random.Random(1)
+    waits = [backoff_ms(3, rng, first_ms=1_000) for _ in range(200)]
+    assert min(waits) < 2_200 and max(waits) > 3_800
+
+
 def test_waits_are_spread() -> None:
     rng = random.Random(1)
     assert len({backoff_ms(3, rng) for _ in range(50)}) > 40

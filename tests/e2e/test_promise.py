@@ -37,21 +37,23 @@ def test_a_backlog_runs_to_its_end_and_returns(project: Project) -> None:
 
 
 @pytest.mark.suite("T2")
+@pytest.mark.timeout(600)
 def test_a_graph_killed_again_and_again_lands_every_task_once(project: Project) -> None:
     rng = random.Random(20261122)
     ids: list[str] = []
     for number in range(20):
         blockers = rng.sample(ids, min(len(ids), rng.randint(0, 2)))
         ids.append(project.add(f"Task {number}", *(["--blocked-by", ",".join(blockers)] if blockers else [])))
-    project.env["WORK_SECONDS"] = "0.3,1.2"
+    project.env["WORK_SECONDS"] = "0.1,0.6"
     kills = 0
     finished: dict[str, int] = {}  # task → how many lines the books had when it was known to be completed
     while len(finished) < len(ids):
         assert kills < 60
         process = project.start("run", "--workers", "4")
-        end = time.monotonic() + rng.uniform(1, 3)
-        while process.poll() is None and time.monotonic() < end:
+        wanted = len(project.books()) + rng.randint(4, 10)  # however busy the machine is, each run gets somewhere
+        while process.poll() is None and len(project.books()) < wanted:
             time.sleep(0.05)
+        time.sleep(rng.uniform(0, 0.4))
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             kills += 1

@@ -38,7 +38,10 @@ QUICK = (
     " tests/test_hook_settings.py --deselect tests/git/test_kills.py"
     " --deselect tests/git/test_hostile.py"
 )
-WHOLE = "tests/proof/test_deaths.py tests/git/test_kills.py tests/e2e/test_promise.py tests/e2e/test_landing.py"
+WHOLE = (
+    "tests/e2e/test_promise.py tests/proof/test_histories.py tests/proof/test_held.py tests/proof/test_deaths.py"
+    " tests/git/test_kills.py tests/e2e/test_landing.py"
+)
 FIRST = 25  # tests that are shown a wrong at first
 MOST_S = 60  # as long as those may take that are shown it at all
 
@@ -131,11 +134,12 @@ class Reached:
         lines = [line for file in sorted(place.glob("*.json")) for line in json.loads(file.read_text())]
         self._lines = sorted(lines, key=lambda line: float(line["seconds"]))
 
-    def by(self, mutant: Mutant) -> list[str]:
+    def by(self, mutant: Mutant, *, beyond: bool = False) -> list[str]:
+        """Those that take no longer than a minute together, or the others."""
         kind = "queries" if mutant.path.endswith(".sql") else "functions"
         found = [line for line in self._lines if line["passed"] and mutant.place in line[kind]]
         sums = accumulate(float(line["seconds"]) for line in found)
-        return [line["test"] for line, seconds in zip(found, sums, strict=True) if seconds < MOST_S]
+        return [line["test"] for line, seconds in zip(found, sums, strict=True) if (seconds >= MOST_S) is beyond]
 
 
 def reach(copy: Copy, place: Path, workers: int) -> None:
@@ -152,7 +156,8 @@ def try_one(copies: Queue[Copy], reached: Reached, name: str, mutant: Mutant, *,
     began, seen, tests = time.monotonic(), None, reached.by(mutant)
     try:
         copy.put(mutant.path, mutant.make())
-        for stage in [AREAS[name].last.split()] if whole else [tests[:FIRST], tests[FIRST:]]:
+        more = [*reached.by(mutant, beyond=True), *AREAS[name].last.split()]
+        for stage in [more] if whole else [tests[:FIRST], tests[FIRST:]]:
             seen = seen or copy.see(stage)
     finally:
         copy.put(mutant.path, (ROOT / mutant.path).read_text())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,14 @@ def _between(kind: str, promise: str | None, proof: dict[str, Any]) -> str:
 def _counts(promise: str, suites: dict[str, Any]) -> str:
     proving = [name for name, suite in SUITES.items() if promise in suite.promises and name in suites]
     parts = [
-        f"{name} {SUITES[name].title} ({suites[name]['hit']:,} points, {len(suites[name]['violations'])} violations)"
+        f"{name} {SUITES[name].title}, {suites[name]['hit']:,} points, {len(suites[name]['violations'])} violations"
         for name in proving
     ]
-    return "\nProved by " + "; ".join(parts) + ".\n"
+    return (
+        "\n\n"
+        + textwrap.fill("Proved by " + "; ".join(parts) + ".", 116, initial_indent="> ", subsequent_indent="> ")
+        + "\n"
+    )
 
 
 def _table(proof: dict[str, Any]) -> str:

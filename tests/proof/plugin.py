@@ -7,7 +7,6 @@ import random
 from collections.abc import Generator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -116,16 +115,15 @@ class _Book:
     """Gathers, in the process that runs the tests or leads those that do, what they counted."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lines: list[dict[str, Any]] = []
+        self._file = path.open("w")  # a line each, at once: what was counted before somebody lost patience is kept
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         for key, counted in report.user_properties:
             if key == KEY and isinstance(counted, dict):
                 why = report.longrepr[2] if report.skipped and isinstance(report.longrepr, tuple) else None
-                self._lines.append(
-                    {"test": report.nodeid, **counted, "seconds": round(report.duration, 2), "skipped": why}
-                )
+                line = {"test": report.nodeid, **counted, "seconds": round(report.duration, 2), "skipped": why}
+                self._file.write(json.dumps(line) + "\n")
+                self._file.flush()
 
     def pytest_sessionfinish(self) -> None:
-        self._path.write_text(json.dumps(self._lines, indent=1) + "\n")
+        self._file.close()

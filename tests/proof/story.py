@@ -30,6 +30,7 @@ from tests.proof.checker import Evidence, Violation, judge, read_ledger, rows_of
 AGENT = Path(__file__).parents[1] / "e2e" / "ledger_agent.py"
 DIAMOND = (("A", ()), ("B", (0,)), ("C", (0,)), ("D", (1, 2)))
 CHAIN = (("A", ()), ("B", (0,)))
+ONE = (("A", ()),)
 Shape = Sequence[tuple[str, tuple[int, ...]]]
 GIT = {
     "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "GIT_AUTHOR_NAME": "Olive Operator",

@@ -45,7 +45,7 @@ def proof_of(tmp_path: Path, *argv: str) -> dict[str, dict[str, Any]]:
         [sys.executable, "-m", "pytest", "-q", "-p", "tests.proof.plugin", "--proof", str(book), *argv, str(tmp_path)],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(HERE)}, capture_output=True, check=False,
     )  # fmt: skip
-    return {line["test"].split("::")[1]: line for line in json.loads(book.read_text())}
+    return {line["test"].split("::")[1]: line for line in map(json.loads, book.read_text().splitlines())}
 
 
 def test_what_was_counted_is_kept_whoever_ran_the_tests(tmp_path: Path) -> None:

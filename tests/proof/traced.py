@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from hypothesis import Phase, settings
 
-from drover.store import queries
+from drover.store import postgres, queries, sqlite
 
 settings.register_profile("mutation", phases=[Phase.explicit, Phase.generate], derandomize=True)
 settings.load_profile("mutation")
@@ -44,8 +44,8 @@ def _look(frame: FrameType, event: str, _: object) -> None:
 
 
 if os.environ.get("DROVER_REACHED"):
-    _load = queries.load
-    queries.load = lambda dialect: _Asked(_load(dialect))  # type: ignore[assignment]
+    for database in (sqlite, postgres):  # each has the function by its own name
+        database.load = lambda dialect: _Asked(queries.load(dialect))  # type: ignore[attr-defined]
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:

@@ -49,7 +49,8 @@ def _tests(wanted: list[str], workers: str) -> list[dict[str, Any]]:
              "--suites", ",".join(wanted), "tests"],
             cwd=ROOT, check=False,
         )  # fmt: skip
-        return [line for line in json.loads(book.read_text()) if set(line["suites"]) & set(wanted)]
+        lines = [json.loads(line) for line in book.read_text().splitlines()]
+        return [line for line in lines if set(line["suites"]) & set(wanted)]
 
 
 def _entry(name: str, lines: list[dict[str, Any]]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from anyio.from_thread import start_blocking_portal
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -38,6 +38,7 @@ from drover.store import Store, open_store
 from drover.store.postgres import PostgresDatabase
 from drover.testing import FakeClock
 from tests.postgres_server import Server
+from tests.proof.plugin import Tally
 from tests.store.conftest import LEASE_MS, alone, say
 from tests.store.scenes import landing_of
 
@@ -298,31 +299,42 @@ def _shown(answer: object) -> str:
     return repr(answer)
 
 
-def play(server: Server | None, *, examples: int, steps: int) -> None:
-    kind = type("Play", (Backlog,), {"server": server})
+def play(server: Server | None, tally: Tally, *, examples: int, steps: int, part: int = 0) -> None:
+    """So many histories, drawn anew each time; ``part`` makes them the same each time, and others for each part."""
+    played = 0
+
+    class Play(Backlog):
+        def teardown(self) -> None:
+            nonlocal played
+            played += 1
+            super().teardown()
+
+    Play.server = server
     run_state_machine_as_test(
-        kind,
+        seed(part)(Play) if part else Play,
         settings=settings(
             max_examples=examples, stateful_step_count=steps, deadline=None, print_blob=True,
             suppress_health_check=list(HealthCheck),
         ),
     )  # fmt: skip
+    tally(points=played, seed=part or None)
 
 
 @pytest.mark.suite("T9")
 @pytest.mark.timeout(300)  # a history that breaks a law takes long to be made short
-def test_the_laws_hold_through_any_history() -> None:
-    play(None, examples=50, steps=30)
+def test_the_laws_hold_through_any_history(tally: Tally) -> None:
+    play(None, tally, examples=50, steps=30)
 
 
 @pytest.mark.suite("T9", "T10")
 @pytest.mark.timeout(300)
-def test_both_databases_tell_the_same_story(postgres: Server) -> None:
-    play(postgres, examples=12, steps=30)
+def test_both_databases_tell_the_same_story(postgres: Server, tally: Tally) -> None:
+    play(postgres, tally, examples=12, steps=30)
 
 
 @pytest.mark.suite("T9", "T10")
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_both_databases_tell_the_same_long_stories(postgres: Server) -> None:
-    play(postgres, examples=2_000, steps=50)
+@pytest.mark.parametrize("part", range(1, 9))
+def test_both_databases_tell_the_same_long_stories(postgres: Server, part: int, tally: Tally) -> None:
+    play(postgres, tally, examples=250, steps=50, part=part)
