@@ -218,6 +218,10 @@ async def diff(store: Store, repo: Repo, places: Places, task: Task) -> str:
     """The task's change as a patch: as it landed, as it was committed, or as it stands in the clone now."""
     for row in reversed(await store.landings.of_task(task.id)):
         if row.state in ("landed", "published") and task.landed_commit == row.commit:
+            if await repo.resolve(row.commit) is None:
+                raise NotFound(
+                    f"{row.commit[:12]} was landed on another host and is not in this clone", hint="git fetch"
+                )
             return await patch_between(repo, row.old, row.commit)
     path = places.worktree(task.id)
     base = await _base(store, task)

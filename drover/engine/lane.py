@@ -45,6 +45,13 @@ async def standing(tools: Tools) -> str:
         return (await absorbed(tools)).tip
 
 
+async def holds(tools: Tools, tip: str, commit: str) -> bool:
+    """Whether the commit is in the history of ``tip``; one that another host made may not even be here."""
+    if tools.shared and await tools.repo.resolve(commit) is None:
+        return False
+    return await tools.repo.is_ancestor(commit, tip)
+
+
 async def take_in(tools: Tools, theirs: str, name: str) -> Lane:
     """The lane with a fetched commit in it, beside the operator's; ``name`` says in the history whose it is.
 

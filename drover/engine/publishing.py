@@ -92,9 +92,7 @@ async def _is_out(tools: Tools, commit: str) -> bool:
 async def _is_there(tools: Tools, commit: str) -> bool:
     """Whether the remote had the commit when last looked at."""
     there = tools.upstream.tip
-    if there is None or (tools.shared and await tools.repo.resolve(commit) is None):  # another host's, of later
-        return False
-    return await tools.repo.is_ancestor(commit, there)
+    return there is not None and await lane.holds(tools, there, commit)
 
 
 async def _follow(tools: Tools) -> str:

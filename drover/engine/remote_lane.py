@@ -8,9 +8,8 @@ not overtake each other all the time; that nobody lands over another is refused 
 from __future__ import annotations
 
 import logging
-import secrets
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
 
 import anyio
 
@@ -21,6 +20,7 @@ from drover.git import remote
 from drover.git.landing import Lease, lease_ref
 from drover.git.remote_work import push_landing, raise_remote_lease
 from drover.git.repo import RefMoved
+from drover.process import sole_error
 
 log = logging.getLogger(__name__)
 
@@ -31,21 +31,69 @@ LOOK_AGAIN_S = 1.0  # the safety net behind the bell
 @asynccontextmanager
 async def turn(tools: Tools, branch: str) -> AsyncGenerator[None]:
     """One landing at a time among all hosts; whoever takes longer than its turn is no longer alone."""
-    store, holder = tools.store, f"{tools.host} {secrets.token_hex(4)}"
-    for_ms = min(TURN_MS, store.claims.lease_ms)
-    while True:
-        ticket = store.bell.ticket()
-        if await store.landings.take_lane(branch, holder, for_ms=for_ms):
-            break
-        await store.bell.wait(ticket, LOOK_AGAIN_S)
+    async with tools.upstream.landing:
+        await _take(tools, branch)
+        try:
+            yield
+        finally:
+            await _leave(tools, branch)
+
+
+@asynccontextmanager
+async def kept(tools: Tools, branch: str) -> AsyncGenerator[Callable[[], None]]:
+    """Nobody on another host lands while something here gets ready to; calling what it gives keeps it so afterwards.
+
+    For a result that others have overtaken often enough: its tests take longer than the time between
+    two landings. The turn that follows finds the lane still ours, if it comes soon.
+    """
+    await _take(tools, branch)
+    keep_on = False
+
+    def keep() -> None:
+        nonlocal keep_on
+        keep_on = True
+
+    async def renew() -> None:
+        while True:
+            await anyio.sleep(_turn_ms(tools) / 3000)
+            with suppress(StoreUnavailable):
+                await tools.store.landings.take_lane(branch, _holder(tools), for_ms=_turn_ms(tools))
+
     try:
-        yield
+        async with anyio.create_task_group() as group:
+            group.start_soon(renew, name="keep the lane")
+            yield keep
+            group.cancel_scope.cancel()
+    except BaseExceptionGroup as several:
+        raise sole_error(several) from several
     finally:
-        with anyio.move_on_after(TURN_MS / 1000, shield=True):
-            try:
-                await store.landings.leave_lane(branch, holder)
-            except StoreUnavailable as trouble:  # it ends by itself
-                log.info("%s", trouble.message)
+        if not keep_on:
+            await _leave(tools, branch)
+
+
+def _holder(tools: Tools) -> str:
+    return f"{tools.host} {tools.run_id}"
+
+
+def _turn_ms(tools: Tools) -> int:
+    return min(TURN_MS, tools.store.claims.lease_ms)
+
+
+async def _take(tools: Tools, branch: str) -> None:
+    bell = tools.store.bell
+    while True:
+        ticket = bell.ticket()
+        if await tools.store.landings.take_lane(branch, _holder(tools), for_ms=_turn_ms(tools)):
+            return
+        await bell.wait(ticket, LOOK_AGAIN_S)
+
+
+async def _leave(tools: Tools, branch: str) -> None:
+    with anyio.move_on_after(TURN_MS / 1000, shield=True):
+        try:
+            await tools.store.landings.leave_lane(branch, _holder(tools))
+        except StoreUnavailable as trouble:  # it ends by itself
+            log.info("%s", trouble.message)
 
 
 async def look(tools: Tools, branch: str) -> str | None:

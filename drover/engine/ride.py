@@ -7,7 +7,7 @@ from typing import NamedTuple
 import anyio
 
 from drover.domain.models import Commit, Proof
-from drover.engine import lane, trial
+from drover.engine import lane, remote_lane, trial
 from drover.engine.steps import Run
 from drover.engine.train import Car
 from drover.engine.workplace import conflict
@@ -72,6 +72,16 @@ async def _ride(run: Run, car: Car, commit: Commit) -> Proof | None:
     tools, train = run.tools, run.tools.train
     await train.reach_window(car, tools.settings.landing.parallel)
     before = train.before(car)
+    if before is None and tools.shared and train.pinned:
+        async with remote_lane.kept(tools, lane.target_of(tools)) as keep:
+            if (proof := await _stand_and_prove(run, car, commit, before)) is not None:
+                keep()
+            return proof
+    return await _stand_and_prove(run, car, commit, before)
+
+
+async def _stand_and_prove(run: Run, car: Car, commit: Commit, before: Car | None) -> Proof | None:
+    tools, train = run.tools, run.tools.train
     on = await lane.tip(tools) if before is None else before.tip
     if on is None:
         return None

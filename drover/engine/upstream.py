@@ -14,6 +14,7 @@ class Upstream:
     """One conversation at a time; after a failure, none for a while. Losing it costs a fetch."""
 
     turn: anyio.Lock = field(default_factory=anyio.Lock)
+    landing: anyio.Lock = field(default_factory=anyio.Lock)  # whose turn it is in this process, where hosts share
     asked: bool = False  # whether ``tip`` is known at all
     tip: str | None = None  # where its branch was when last fetched from or pushed to; None: it had none
     why: str = ""  # it was not reached

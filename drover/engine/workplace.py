@@ -9,7 +9,7 @@ from pathlib import Path
 
 from anyio import to_thread
 
-from drover.domain.errors import AttemptFailed, GitError, LeaseLost
+from drover.domain.errors import AttemptFailed, GitError, LeaseLost, Unreachable
 from drover.domain.models import Task, Worktree
 from drover.domain.verdicts import Outcome
 from drover.engine import carrying, hooks, lane, pool
@@ -66,7 +66,9 @@ async def _prove_base(run: Run, base: str) -> None:
     """A base without a blocker's landed commit would let the agent work on the wrong code."""
     for id in run.claim.task.blocked_by:
         blocker = await run.tools.store.tasks.get(id)
-        if blocker.landed_commit is None or not await run.tools.repo.is_ancestor(blocker.landed_commit, base):
+        if blocker.landed_commit is None or not await lane.holds(run.tools, base, blocker.landed_commit):
+            if run.tools.shared and not run.tools.upstream.asked:
+                raise Unreachable(f"the work of the blocker {id} is not here yet: {run.tools.upstream.why}")
             raise GitError(
                 f"{run.claim.task_id}: the base {base[:12]} does not hold the work of its blocker {id}",
                 hint=f"the target branch was rewritten? drover info {id}",

@@ -160,6 +160,26 @@ async def test_a_remote_that_is_away_makes_work_wait_and_uses_up_nothing(shared:
     assert shared.landed() == {task.id: 1}
 
 
+async def test_slow_tests_are_not_overtaken_by_other_hosts_for_ever(shared: Shared, tmp_path: Path) -> None:
+    books = tmp_path / "books"
+    slow = f"echo test >> {books}; sleep 1"
+    async with shared.open(shared.a) as a, shared.open(shared.b) as b:
+        task = await a.add("Slow", test_command=slow, priority=1)
+        quick = [await a.add(f"Quick {n}", test_mode="disabled") for n in range(10)]
+
+        async def others() -> None:
+            await shared.a.eventually(books)
+            await b.run(workers=1)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(others)
+            await a.run(workers=1, tasks=[task.id])
+            left = [str((await a.task(one.id)).status) for one in quick].count("completed")
+        assert str((await a.task(task.id)).status) == "completed"
+    assert books.read_text().count("test") <= 3, "overtaken twice, it kept the others waiting"
+    assert left < len(quick), "it landed in the middle of theirs"
+
+
 async def test_a_stranger_who_pushes_in_between_is_built_upon(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs: list[str] = []
     push = remote_lane.push
