@@ -147,6 +147,16 @@ def test_the_original_s_backpressure_is_read_under_its_names(root: Path) -> None
     assert warning.startswith("DROVER_BACKPRESSURE_SLOW_THRESHOLD has no effect")
 
 
+def test_the_original_s_worker_is_an_agent(root: Path) -> None:
+    environ = {"DROVER_USE_WORKER_SUBPROCESS": "true", "DROVER_WORKER_BINARY": "/opt/drover-worker"}
+    settings = loaded(root, environ=environ)
+    assert (settings.agent, settings.agent_table("worker").path) == ("worker", "/opt/drover-worker")
+    assert settings.sources["agent"] == "environment DROVER_USE_WORKER_SUBPROCESS"
+    assert loaded(root, environ={"DROVER_USE_WORKER_SUBPROCESS": "no"}).agent == "claude"
+    message = refused(root, environ={"DROVER_USE_WORKER_SUBPROCESS": "perhaps"}).message
+    assert "DROVER_USE_WORKER_SUBPROCESS" in message
+
+
 def test_money_is_exact_however_it_is_written(root: Path) -> None:
     table = loaded(root, 'budget = { task_usd = 0.1, epic_usd = "$2.50", run_usd = 7, day_usd = "0.0001" }').budget
     amounts = (table.task_microusd, table.epic_microusd, table.run_microusd, table.day_microusd)

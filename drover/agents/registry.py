@@ -22,6 +22,7 @@ _OWN = {
     "opencode": ("drover.agents.opencode", "OpenCode"),
     "qwen": ("drover.agents.qwen", "Qwen"),
     "scripted": ("drover.agents.scripted", "Scripted"),
+    "worker": ("drover.agents.worker", "Worker"),
 }
 
 

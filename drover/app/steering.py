@@ -85,6 +85,8 @@ def _matter(task: Task, settings: Settings) -> tuple[str, str, str]:
         return "paused", asks, 'drover resume-task {} --hint "…"' if asks else "drover resume-task {}"
     if task.reason == PLAN_WAIT:
         return "plan", task.detail or "", "drover plan review"
+    if task.reason == "budget":
+        return "budget", task.detail or "", "drover resume"  # once [budget] allows more
     if task.reason == "publish":
         return "publish", task.detail or "", "git stash"
     return task.reason or "waiting", task.detail or "", "drover info {}"

@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from drover.domain.errors import SettingsError
+from drover.domain.quantities import parse_switch
 from drover.settings.explain import explain
 from drover.settings.model import AgentTable, Settings
 
@@ -45,6 +46,7 @@ ENVIRONMENT = (
     ("DROVER_POOL_WARMUP", "pool.warmup"),
     ("DROVER_POOL_CLEANUP_ON_EXIT", "pool.cleanup_on_exit"),
     ("DROVER_WORKER_MEMORY_LIMIT", "worker.memory_limit"),
+    ("DROVER_WORKER_BINARY", "agents.worker.path"),
     ("DROVER_WORKER_MODE", "mode"),
     ("DROVER_PLANNING_REQUIRE_APPROVAL", "planning.require_approval"),
     ("DROVER_PLANNING_AUTO_APPROVE_LOW", "planning.auto_approve_low"),
@@ -195,10 +197,18 @@ def _environment_layer(environ: Mapping[str, str], warnings: list[str]) -> _Laye
             found[path], origins[path] = environ[variable], f"environment {variable}"
             if variable == "DROVER_CLAUDE_PATH":
                 warnings.append("DROVER_CLAUDE_PATH is an old name; use DROVER_AGENT_PATH")
+    if environ.get("DROVER_USE_WORKER_SUBPROCESS"):
+        try:
+            forced = parse_switch(environ["DROVER_USE_WORKER_SUBPROCESS"])
+        except ValueError as error:
+            raise SettingsError(f"agent (environment DROVER_USE_WORKER_SUBPROCESS): {error}") from None
+        if forced:
+            found[("agent",)], origins[("agent",)] = "worker", "environment DROVER_USE_WORKER_SUBPROCESS"
     for variable, why in _VARIABLES_WITHOUT_EFFECT.items():
         if environ.get(variable):
             warnings.append(f"{variable} has no effect: {why}")
-    known = [variable for variable, _ in ENVIRONMENT] + [PROJECT_VARIABLE, *_VARIABLES_WITHOUT_EFFECT]
+    known = [variable for variable, _ in ENVIRONMENT]
+    known += [PROJECT_VARIABLE, "DROVER_USE_WORKER_SUBPROCESS", *_VARIABLES_WITHOUT_EFFECT]
     for variable in sorted(environ):
         if variable.startswith("DROVER_") and variable not in known and variable not in _GIVEN_TO_AGENTS:
             for meant in difflib.get_close_matches(variable, known, n=1, cutoff=0.9):

@@ -20,7 +20,7 @@ def offer(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
 def test_the_built_in_agents_are_known_without_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_offered", tuple)
     assert registry.names() == (
-        "amp", "claude", "codex", "command", "copilot", "gemini", "opencode", "qwen", "scripted",
+        "amp", "claude", "codex", "command", "copilot", "gemini", "opencode", "qwen", "scripted", "worker",
     )  # fmt: skip
     assert [registry.find(name).name for name in registry.names()] == list(registry.names())
 
