@@ -89,4 +89,6 @@ def _matter(task: Task, settings: Settings) -> tuple[str, str, str]:
         return "budget", task.detail or "", "drover resume"  # once [budget] allows more
     if task.reason == "publish":
         return "publish", task.detail or "", "git stash"
+    if task.reason == "budget":
+        return "budget", task.detail or "", "drover run --budget …"
     return task.reason or "waiting", task.detail or "", "drover info {}"
