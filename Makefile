@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types floors unit sweep proof soak mutation agents format schema docs sizes lock wheel clean
+.PHONY: help setup demo test check lint types floors unit sweep proof soak mutation agents conformance format schema docs sizes lock wheel clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  %-11s %s\n", $$1, $$2}'
 
 $(VENV)/.runtime: requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "drover needs Python 3.11 or newer")'
@@ -57,6 +57,9 @@ mutation: $(VENV)/.dev ## small wrongs in a copy of the code, each of which some
 
 agents: $(VENV)/.dev ## install the real agent CLIs from npm into .cache/agents
 	$(BIN)/python scripts/install_agents.py
+
+conformance: $(VENV)/.dev ## drive every real agent through every event, and write docs/reference/conformance.md
+	$(BIN)/python -m tests.conformance --write
 
 format: $(VENV)/.dev ## put the code into its form
 	$(BIN)/ruff check --fix .

@@ -35,6 +35,7 @@ class GeminiReading(Talk):
     def __init__(self) -> None:
         super().__init__()
         self._tools: dict[str, str] = {}  # by the id of their call
+        self._stopped = False  # by itself: its result says "success" all the same
         self._ended = False  # the last message: the next words begin another
 
     def event(self, event: Json) -> None:
@@ -53,6 +54,7 @@ class GeminiReading(Talk):
             if any(words in error for words in _ASKS):
                 self.denied.append(self._tools.get(event.text("tool_id"), "a tool"))
         elif kind == "error":
+            self._stopped = self._stopped or "stopping execution" in event.text("message")
             self.failed(event.text("message"))
         elif kind == "result":
             self._result(event)
@@ -61,9 +63,9 @@ class GeminiReading(Talk):
         stats = event.get("stats")
         self.input_tokens, self.output_tokens = stats.count("input_tokens"), stats.count("output_tokens")
         self.turns = stats.count("tool_calls") + 1
-        if event.text("status") == "success":
+        if event.text("status") == "success" and not self._stopped:
             self.succeeded()
-        else:
+        elif not self._stopped:
             self.failed(event.text("error", "message") or "it failed")
 
 

@@ -11,6 +11,7 @@ author says the program prints. Each rule is looked at by itself, so that a test
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from drover.testing.stage import (
 )
 
 Rule = Callable[[Bench], Awaitable[None]]
+HURRY_S = 6.0
 FLOOD, KEPT = 32 << 20, 1 << 20
 _NAME, _VARIABLE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}"), re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -218,6 +220,8 @@ async def _hurries(bench: Bench) -> None:
     bench.acts(bench.stage.done.model_copy(update={"stdout": ""}), hangs=True, deaf=True)
     job = await _cancelled(bench, hurry=True)
     await bench.none_left(job)
+    if (took_s := time.monotonic() - bench.cancelled_at) > HURRY_S:
+        raise Broken(f"it took {took_s:.0f} seconds")
 
 
 async def _leaves_nothing(bench: Bench) -> None:
@@ -331,6 +335,7 @@ async def _cancelled(bench: Bench, *, hurry: bool = False) -> AgentJob:
             await bench.hanging()
             if hurry:
                 host.hurry.set()
+            bench.cancelled_at = time.monotonic()
             group.cancel_scope.cancel()
     if came_back:
         raise Broken("work() returned a report instead of letting the cancellation go on")

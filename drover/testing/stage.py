@@ -116,6 +116,7 @@ class Bench:
     def __init__(self, agent: Agent, stage: Stage, place: Path) -> None:
         self.agent, self.stage, self.place = agent, stage, place
         self.markers: list[str] = []
+        self.cancelled_at = 0.0
         self._acts: dict[str, object] = {}
         place.mkdir(parents=True, exist_ok=True)
 

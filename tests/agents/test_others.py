@@ -152,6 +152,13 @@ def test_codex_is_not_left_to_wait_for_the_network_for_ever(make_job: MakeJob) -
     assert agent.report(make_job(), given_up).outcome == Outcome.OVERLOADED
 
 
+def test_gemini_that_stopped_itself_is_not_done_whatever_its_result_says(make_job: MakeJob) -> None:
+    said = {"type": "error", "severity": "warning", "message": "Loop detected, stopping execution"}
+    text = "\n".join([json.dumps(said), json.dumps({"type": "result", "status": "success", "stats": {}})])
+    report = driver("gemini").report(make_job(), ended(driver("gemini"), text, Exit(returncode=0)))
+    assert (report.outcome, report.reason) == (Outcome.FAILED, "Loop detected, stopping execution")
+
+
 def test_opencode_that_slept_after_a_refusal_was_not_stalled(make_job: MakeJob) -> None:
     said = 'level=ERROR run=2 message="stream error" providerID=x error.error="AI_APICallError: slow down"'
     report = driver("opencode").report(make_job(), ended(driver("opencode"), "", Exit(stalled=True), errors=said))
