@@ -225,8 +225,9 @@ class Program(ABC, Generic[R]):
             memory_limit_bytes=job.memory_limit_bytes,
         )
         watch = _Watch(
-            host, start, self.read(), Follower(launch.output_path), Follower(job.log_dir / "errors.txt"), voice
-        )
+            host, start, self.read(), Follower(launch.output_path), Follower(job.log_dir / "errors.txt"), voice,
+            seen_bytes=job.output_limit_bytes // 2,
+        )  # fmt: skip
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(watch.follow)
@@ -280,6 +281,8 @@ class _Watch(Generic[R]):
         follower: Follower,
         errors: Follower,
         voice: Voice | None = None,
+        *,
+        seen_bytes: int = 1 << 62,
     ) -> None:
         self._host = host
         self._start = start
@@ -288,6 +291,7 @@ class _Watch(Generic[R]):
         self.patience = anyio.CancelScope()  # cancelled when it waits in vain
         self._errors = errors
         self._voice = voice
+        self._seen_bytes = seen_bytes  # of its output are in the file at once; of more, only the end when it has ended
         self._said: dict[str, Word] = {}  # by id, what was said and not yet taken in
         self._moved = anyio.Event()
 
@@ -297,6 +301,8 @@ class _Watch(Generic[R]):
     def progress(self, output_bytes: int) -> None:
         self._host.alive()
         self._moved.set()
+        if self._voice is not None and output_bytes > self._seen_bytes:
+            self._voice.hush()  # whether it is at rest can no longer be seen, and it would listen for ever
 
     async def follow(self) -> None:
         known = self._start.session_id

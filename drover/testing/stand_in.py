@@ -42,17 +42,18 @@ def main() -> None:
         for own_session in (False, True):
             argv = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(600)"]
             os.posix_spawn(sys.executable, argv, dict(os.environ), setsid=own_session)
+    if act["noise"]:
+        sys.stdout.write("x" * act["noise"] + "\n")
     sys.stderr.write(act["stderr"])
     sys.stderr.flush()
     sys.stdout.write(act["stdout"])
     sys.stdout.flush()
-    if act["noise"]:
-        sys.stdout.write("x" * act["noise"] + "\n")
-        sys.stdout.flush()
     if act["hangs"]:
         with open(os.path.join(place, "hanging"), "w", encoding="utf-8"):  # noqa: PTH118,PTH123
             pass
         time.sleep(600)
+    while os.read(0, 1 << 16):  # it listens until nobody can say anything any more
+        pass
     if act["killed"]:
         os.kill(os.getpid(), signal.SIGKILL)
     sys.exit(act["exit_code"])

@@ -152,7 +152,10 @@ class Scene:
     # ------------------------------------------------------------ what can be seen
 
     def info(self) -> Facts:
-        return dict(json.loads(self.call("info", self.task, "--json")))
+        return self.info_of(self.task)
+
+    def info_of(self, task: str) -> Facts:
+        return dict(json.loads(self.call("info", task, "--json")))
 
     def landed(self) -> list[str]:
         """The files of main."""
