@@ -252,6 +252,29 @@ async def test_tokens_of_a_session_that_goes_on_are_not_counted_twice(
     assert (again.usage.input_tokens, again.usage.output_tokens) == (1000, 50)
 
 
+@each("copilot", "opencode")
+async def test_a_tool_that_is_not_allowed_is_named(real: Real, make_real_job: MakeRealJob, host: Host) -> None:
+    job = make_real_job(write("a.txt"), {"sh": "echo > b.txt"}, {"say": "I could not."})
+    settings = real.settings.model_copy(update={"permissions": "accept-edits"})
+    report = await real.agent.work(job.model_copy(update={"settings": settings}), host)
+    assert (report.outcome, report.reason) == (Outcome.PERMISSION, "it was not allowed to use bash")
+    assert (job.worktree / "a.txt").exists()
+    assert not (job.worktree / "b.txt").exists()
+
+
+@each("codex", "gemini", "qwen")
+async def test_what_is_not_offered_or_held_in_a_sandbox_is_not_done_and_nobody_is_asked(
+    real: Real, make_real_job: MakeRealJob, host: Host
+) -> None:
+    outside = Path(os.environ["HOME"]) / "outside.txt"
+    job = make_real_job(write("a.txt"), {"sh": f"echo > {outside}"}, {"say": "I could not."})
+    settings = real.settings.model_copy(update={"permissions": "accept-edits"})
+    report = await real.agent.work(job.model_copy(update={"settings": settings}), host)
+    assert (report.outcome, report.summary) == (Outcome.DONE, "I could not.")
+    assert (job.worktree / "a.txt").exists()
+    assert not outside.exists()
+
+
 @each()
 async def test_its_check_knows_its_version(real: Real) -> None:
     found = await real.agent.check(real.settings)
