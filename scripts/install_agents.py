@@ -1,6 +1,6 @@
 """Install the real agent CLIs that the tests drive, each in its pinned version, into .cache/agents.
 
-usage: install_agents.py [NAME ...]      claude codex opencode gemini qwen copilot; without a name: claude
+usage: install_agents.py [NAME ...]      claude codex opencode gemini qwen copilot; without a name: all
 
 Needs node and npm. DROVER_AGENTS_CACHE names another directory. What is there in that version is left alone.
 """
@@ -62,7 +62,7 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"no such agent: {', '.join(unknown)} (known: {', '.join(CLIS)})", file=sys.stderr)
         return 2
-    for name in names or ["claude"]:
+    for name in names or CLIS:
         try:
             install(name, CLIS[name])
         except (OSError, subprocess.CalledProcessError) as error:

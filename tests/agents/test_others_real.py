@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -254,7 +255,7 @@ async def test_tokens_of_a_session_that_goes_on_are_not_counted_twice(
 
 @each("copilot", "opencode")
 async def test_a_tool_that_is_not_allowed_is_named(real: Real, make_real_job: MakeRealJob, host: Host) -> None:
-    job = make_real_job(write("a.txt"), {"sh": "echo > b.txt"}, {"say": "I could not."})
+    job = make_real_job(write("a.txt"), {"sh": "curl -s http://127.0.0.1:1/; echo > b.txt"}, {"say": "I could not."})
     settings = real.settings.model_copy(update={"permissions": "accept-edits"})
     report = await real.agent.work(job.model_copy(update={"settings": settings}), host)
     assert (report.outcome, report.reason) == (Outcome.PERMISSION, "it was not allowed to use bash")
@@ -266,7 +267,7 @@ async def test_a_tool_that_is_not_allowed_is_named(real: Real, make_real_job: Ma
 async def test_what_is_not_offered_or_held_in_a_sandbox_is_not_done_and_nobody_is_asked(
     real: Real, make_real_job: MakeRealJob, host: Host
 ) -> None:
-    outside = Path(os.environ["HOME"]) / "outside.txt"
+    outside = Path(f"/var/tmp/drover-{uuid.uuid4().hex}")  # what is below /tmp a sandbox may well let be written
     job = make_real_job(write("a.txt"), {"sh": f"echo > {outside}"}, {"say": "I could not."})
     settings = real.settings.model_copy(update={"permissions": "accept-edits"})
     report = await real.agent.work(job.model_copy(update={"settings": settings}), host)
