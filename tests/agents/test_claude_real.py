@@ -63,6 +63,7 @@ def agent_of(host: Host) -> int:
     return int(Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()[0])
 
 
+@pytest.mark.slow  # the row of tests/conformance looks at the same in the gate
 async def test_a_task_is_done(make_claude_job: MakeClaudeJob, model: FakeModel, host: Host, tmp_path: Path) -> None:
     job = make_claude_job(
         {"say": "Working.", "write": ["a.txt", "a\n"]}, {"sh": "echo $DROVER_TASK_ID"}, {"say": "Done."}
@@ -76,6 +77,7 @@ async def test_a_task_is_done(make_claude_job: MakeClaudeJob, model: FakeModel, 
     assert report.usage.cost_usd > 0
 
 
+@pytest.mark.slow  # the row of tests/conformance looks at the same in the gate
 async def test_killed_in_mid_turn_the_same_session_goes_on(
     make_claude_job: MakeClaudeJob, model: FakeModel, host: Host, tmp_path: Path
 ) -> None:
@@ -114,6 +116,7 @@ async def test_killed_before_its_first_words_it_is_told_everything_again(
     assert model.turns == [0]
 
 
+@pytest.mark.slow  # the row of tests/conformance looks at the same in the gate
 async def test_a_usage_limit_tells_when_it_ends_and_the_session_goes_on_after_it(
     make_claude_job: MakeClaudeJob, model: FakeModel, host: Host, tmp_path: Path
 ) -> None:
@@ -148,6 +151,7 @@ async def test_a_short_overload_is_sat_out_by_the_agent_itself(
     assert [request.status for request in model.requests if request.turn == 0] == [529, 200]
 
 
+@pytest.mark.slow  # the row of tests/conformance looks at the same in the gate
 async def test_stopped_at_work_it_leaves_nothing_running_and_can_go_on(
     make_claude_job: MakeClaudeJob, model: FakeModel, host: Host
 ) -> None:
@@ -167,6 +171,7 @@ async def test_stopped_at_work_it_leaves_nothing_running_and_can_go_on(
     assert model.turns == [0, 1]
 
 
+@pytest.mark.slow  # the row of tests/conformance looks at the same in the gate
 async def test_one_that_waits_for_a_silent_model_is_stopped(
     make_claude_job: MakeClaudeJob, model: FakeModel, host: Host
 ) -> None:

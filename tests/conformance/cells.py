@@ -99,7 +99,7 @@ def rate_limit(real: Real, place: Path) -> str:
 
 
 def usage_limit(real: Real, place: Path) -> str:
-    return _waits(real, place, {"limit": "five_hour", "reset_s": 20, "times": -1}, "usage_limit", heals=False)
+    return _waits(real, place, {"limit": "five_hour", "reset_s": 15, "times": -1}, "usage_limit", heals=False)
 
 
 def overload(real: Real, place: Path) -> str:
@@ -178,7 +178,7 @@ def timeout(real: Real, place: Path) -> str:
 
 
 def stall(real: Real, place: Path) -> str:
-    with Scene(real, place, DROVER_STALL_TIMEOUT="8s") as scene:
+    with Scene(real, place, DROVER_STALL_TIMEOUT="5s") as scene:
         scene.add(ONE, {"hang": True}, attempts=1)
         return _ends_as(scene, "stalled")
 

@@ -23,7 +23,7 @@ MEANT = {
     "kill -9 of drover": "at the same moment; nothing may be left before the next drover starts, then `drover resume`",
     "Ctrl+C": "at the same moment, then `drover resume`",
     "429 with retry-after": "the service refuses until the task waits, and asks for an hour",
-    "usage limit": "the account is used up for 20 seconds, told as its service tells it",
+    "usage limit": "the account is used up for a quarter of a minute, told as its service tells it",
     "529": "the service is overloaded until the task waits",
     "401": "the key is refused, always",
     "network down": "nobody listens where the service should be, until the task waits",
