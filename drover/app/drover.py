@@ -133,7 +133,7 @@ async def _open_project(
         where = Path(repo).absolute()
         project = find_project(where, home=Path.home(), named=str(where)) or (await projects.init(where)).project
     if settings is None:
-        given = {**flags, "agent": agent, "database_url": url}
+        given = {**flags, "agent": agent, **({"database_url": url} if url is not None else {})}
         named = {key: value for key, value in given.items() if value is not None}
         settings = load(project.root, environ=os.environ, flags=named)
     clock = clock or SystemClock()
