@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -48,6 +49,7 @@ from drover.domain.models import (
     TestMode,
     TestScope,
     Word,
+    Worker,
 )
 from drover.domain.plans import Plan, PlanDraft
 from drover.domain.states import Status
@@ -61,6 +63,8 @@ from drover.process import current_identity, sole_error
 from drover.settings import HOOKS, Project, Settings, find_project, load
 from drover.store import Store, open_store
 from drover.store.spending import By
+
+HURRY_S = 2.5  # for the summary of a run that was stopped or failed
 
 
 @overload
@@ -434,29 +438,29 @@ class Drover:
         crew_workers = workers_of(run, tools.host)
         kept = (await self.store.tasks.counts(run.epic_id))[Status.COMPLETED]
         async with only_one_at_a_time(self.places.state / "start.lock"):
-            await reaper.recover(tools)
-            await self.store.workers.start_run(run, crew_workers)
-            await self.store.spending.wake()
+            store = self.store.patient()
+            await reaper.recover(replace(tools, store=store))
+            await store.workers.start_run(run, crew_workers)
+            await store.spending.wake()
         scope = Scope(run.epic_id, run.task_ids, choice_of(run.mode, self.settings))
         crew = Crew(tools, crew_workers, scope, stop, forever=forever, patient=wait)
-        report = RunReport()
+        ended = False
         try:
             async with anyio.create_task_group() as group:
                 if on_event is not None:
                     group.start_soon(self._tell, on_event, before, name="event feed")
                 await crew.work()
                 group.cancel_scope.cancel()
+            ended = not stop.soft_asked.is_set()
         except BaseExceptionGroup as several:
             raise sole_error(several) from several
         finally:
-            with anyio.CancelScope(shield=True):
-                report = await look.report(
-                    self.store, run, after=before, kept=kept, resumed=crew.resumed,
-                    seconds=time.monotonic() - began, interrupted=stop.soft_asked.is_set(),
-                    over_budget=crew.over_budget,
-                )  # fmt: skip
-                await self.store.workers.finish_run(run, crew_workers, look.summary(report))
-                if on_event is not None:
+            in_hurry = None if ended else HURRY_S
+            report = await self._sum_up(
+                run, crew_workers, crew, stop, before=before, kept=kept, began=began, in_hurry=in_hurry
+            )
+            if on_event is not None:
+                with anyio.move_on_after(in_hurry, shield=not ended):
                     await self._tell_rest(on_event)
         return report
 
@@ -626,6 +630,31 @@ class Drover:
             budget_microusd=self.settings.budget.run_microusd,
         )
 
+    async def _sum_up(
+        self, run: Run, workers: Sequence[Worker], crew: Crew, stop: Stop, *, before: int, kept: int, began: float,
+        in_hurry: float | None,
+    ) -> RunReport:  # fmt: skip
+        """Record and report what the run came to. A server that is away is waited for, unless somebody is ``in_hurry``.
+
+        The report of a run whose end could not be read says nothing but how long it took and who ended it.
+        """
+        store = self.store.patient()
+        report = RunReport(seconds=round(time.monotonic() - began, 3), interrupted=stop.soft_asked.is_set())
+        with anyio.move_on_after(in_hurry, shield=in_hurry is not None) as scope:
+            try:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(_hurry_when_stopped, stop, scope, name="hurry")
+                    report = await look.report(
+                        store, run, after=before, kept=kept, resumed=crew.resumed,
+                        seconds=time.monotonic() - began, interrupted=stop.soft_asked.is_set(),
+                        over_budget=crew.over_budget,
+                    )  # fmt: skip
+                    await store.workers.finish_run(run, workers, look.summary(report))
+                    group.cancel_scope.cancel()
+            except BaseExceptionGroup as several:
+                raise sole_error(several) from several
+        return report
+
     async def _check_agents(self, run: Run) -> None:
         """Every agent that the run's tasks name can be started, or nothing is begun."""
         tasks = await look.order_of(self.store, run.epic_id, run.task_ids)
@@ -652,8 +681,13 @@ class Drover:
             self._told = event.seq
 
     async def _tell_rest(self, on_event: Callable[[Event], None]) -> None:
-        async for event in self.events(after=self._told):
+        async for event in feed.events(self.store.patient(), after=self._told):
             on_event(event)
+
+
+async def _hurry_when_stopped(stop: Stop, scope: anyio.CancelScope) -> None:
+    await stop.soft_asked.wait()
+    scope.deadline = min(scope.deadline, anyio.current_time() + HURRY_S)
 
 
 def _id(named: Task | Epic | str | None) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection
 
+from drover.domain.errors import StoreUnavailable
 from drover.domain.models import Event
 from drover.store import Store
 
@@ -22,14 +23,20 @@ async def events(
     limit: int | None = None,
     after: int = 0,
 ) -> AsyncIterator[Event]:
-    """Oldest first; with ``follow`` also what is yet to come, of any process.
+    """Oldest first; with ``follow`` also what is yet to come, of any process, while a server is away, too.
 
     ``types`` may leave out the noun (``landed`` for ``task.landed``); times are unix ms.
     """
     seen, told = after, 0
     while limit is None or told < limit:
         ticket = store.news.ticket()
-        page = await store.events.page(after=seen, task_id=task_id, epic_id=epic_id, since=since, until=until)
+        try:
+            page = await store.events.page(after=seen, task_id=task_id, epic_id=epic_id, since=since, until=until)
+        except StoreUnavailable:
+            if not follow:
+                raise
+            await store.news.wait(ticket, LOOK_S)
+            continue
         for event in page:
             seen = event.seq
             if not types or event.type in types or event.type in {f"task.{word}" for word in types}:

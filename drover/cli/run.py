@@ -17,7 +17,7 @@ from drover.cli.session import opened, printer_of
 from drover.cli.shapes import event_json, resume_json, run_finished_json, task_json
 from drover.cli.summary import print_summary
 from drover.cli.text import counted
-from drover.domain.errors import UsageError
+from drover.domain.errors import StoreUnavailable, UsageError
 
 if TYPE_CHECKING:
     from drover.app import Drover, ResumeItem, StopSignal
@@ -225,7 +225,10 @@ async def _left(drover: Drover, asked: _Asked, report: RunReport) -> int:
     """How many tasks a run that was stopped would have gone on with."""
     if not report.interrupted:
         return 0
-    planned = await drover.plan_run(epic=asked.epic, tasks=asked.tasks)
+    try:
+        planned = await drover.plan_run(epic=asked.epic, tasks=asked.tasks)
+    except StoreUnavailable:
+        return 0  # the run was stopped while the database was away; what it holds can be said another time
     return sum(task.id not in report.needs_person for task in planned)
 
 

@@ -148,7 +148,7 @@ class Claim(Frozen):
     task: Task
     fence: int
     worker_id: str
-    lease_until: int  # of the store's lease clock, milliseconds
+    lease_until: int  # when this process must have stopped by its own boot clock, ms; never later than by the store's
     first_port: int | None = None  # of the ten ports leased with it
 
     @property

@@ -109,10 +109,14 @@ def _is_at_work(worker: Worker) -> bool:
 
 
 async def every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
-    """Do the work again and again; trouble that passes is told and waited out."""
+    """Do the work again and again; trouble that passes is told, once, and waited out."""
+    told = ""
     while True:
         await anyio.sleep(seconds)
         try:
             await work()
+            told = ""
         except (DroverError, OSError) as trouble:
-            log.warning("%s", trouble)
+            if str(trouble) != told:
+                log.warning("%s", trouble)
+            told = str(trouble)

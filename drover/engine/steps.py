@@ -77,11 +77,11 @@ class Run:
         if report is not None and report.outcome in WAITS:
             await self.tools.store.claims.report(self.claim, report)
             return value  # not an end: the same step goes on when what it waits for has come
-        recorded = value.model_dump_json()
+        recorded, asked = value.model_dump_json(), self.tools.clock.boottime()
         await self.tools.store.claims.complete_step(
             self.claim, step.name, recorded, started_at=started_at, report=report
         )
-        self.renewed(self.tools.clock.boottime() + self.tools.store.claims.lease_ms)
+        self.renewed(asked + self.tools.store.claims.lease_ms)
         return self._remember(step, recorded)
 
     def _remember(self, step: Step[P, R], recorded: str) -> R:
@@ -94,7 +94,7 @@ class Run:
 
         The clock counts suspended time, so a machine that slept through its lease does not act on it.
         """
-        if self.tools.local_lease_clock and self.tools.clock.boottime() > self.lease_until:
+        if self.tools.clock.boottime() > self.lease_until:
             raise LeaseLost(f"the lease on {self.claim.task_id} ended while nobody looked")
 
     def renewed(self, lease_until: int) -> None:

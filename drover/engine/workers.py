@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
 
 import anyio
 
-from drover.domain.errors import AttemptFailed, DiskFull, DroverError, GitError, LeaseLost, StoreUnavailable
+from drover.domain.errors import (
+    AttemptFailed,
+    DiskFull,
+    DroverError,
+    GitError,
+    LeaseLost,
+    OutcomeUnknown,
+    StoreUnavailable,
+)
 from drover.domain.models import Claim, Mode, Worker
 from drover.domain.policy import heartbeat_ms
 from drover.domain.verdicts import Completed, Parked, Planned, Released, Retry, Verdict, judge
@@ -96,6 +105,10 @@ class Crew:
         self._throttle = Throttle(tools, len(workers))
         self._purse = Purse(tools)
         self._keeper = pool.Keeper(tools)
+        # A life under its lease waits for a server that is away; whoever guards the lease must not.
+        self._waiting = replace(tools, store=tools.store.patient())
+        self._away = False  # the server; told once each time
+        self._in_doubt: set[str] = set()  # workers who may have got a claim and were not told
         self._over = anyio.Event()  # nothing is left to do, or the run was told to end
         self.resumed: dict[str, str] = {}  # task → continue or redo, of those taken up again
 
@@ -168,18 +181,33 @@ class Crew:
             self._short = shortage
             return None
         self._short = ""
+        return await self._ask_for_claim(worker, self._scope)
+
+    async def _ask_for_claim(self, worker: Worker, scope: Scope) -> Claim | None:
+        """None, too, when the store is away. A claim whose answer was lost is found by asking again."""
+        claims, claim = self._tools.store.claims, None
         try:
-            return await self._tools.store.claims.claim(
-                worker,
-                epic_id=self._scope.epic_id,
-                task_ids=self._scope.task_ids,
-                agent=self._tools.settings.agent,
-                choice=self._scope.choice,
-                budget=self._purse.budget,
-            )
+            if worker.id in self._in_doubt:
+                claim = await claims.find_held(worker)
+                self._in_doubt.discard(worker.id)
+            if claim is None:
+                claim = await claims.claim(
+                    worker,
+                    epic_id=scope.epic_id,
+                    task_ids=scope.task_ids,
+                    agent=self._tools.settings.agent,
+                    choice=scope.choice,
+                    budget=self._purse.budget,
+                )
         except (StoreUnavailable, DiskFull) as trouble:
-            log.warning("no claim can be made now: %s", trouble.message)
+            if isinstance(trouble, OutcomeUnknown):
+                self._in_doubt.add(worker.id)
+            if not self._away:
+                log.warning("no claim can be made now: %s", trouble.message)
+            self._away = True
             return None
+        self._away = False
+        return claim
 
     async def _look_ahead(self) -> float | None:
         """Seconds until it is worth looking again at the latest; None when there is nothing left to wait for."""
@@ -206,9 +234,7 @@ class Crew:
             while claim is not None:
                 verdict = await self._attend(claim)
                 again = isinstance(verdict, Retry) and verdict.charge != "attempt" and not self._over.is_set()
-                agent, budget = self._tools.settings.agent, self._purse.budget
-                claims, ids = self._tools.store.claims, [claim.task_id]
-                claim = await claims.claim(worker, task_ids=ids, agent=agent, budget=budget) if again else None
+                claim = await self._ask_for_claim(worker, Scope(task_ids=(claim.task_id,))) if again else None
         finally:
             self._tools.reservations.release(first.task_id)
 
@@ -217,17 +243,17 @@ class Crew:
 
         Whatever happens inside stays inside, but for cancellation.
         """
-        tools, run, begun_at = self._tools, None, self._tools.clock.now()
+        run, begun_at = Run(claim, self._waiting, {}), self._tools.clock.now()
         try:
-            recalled = await tools.store.claims.recall(claim)
-            run = Run(claim, tools, recalled)
-            if (taken_up := await self._taken_up(claim)) is not None:
-                self.resumed[claim.task_id] = taken_up
-            async with ports.ten(tools, claim) as run.first_port:
+            with self._as_long_as_leased(run):
+                run.recalled = await run.tools.store.claims.recall(claim)
+                if (taken_up := await self._taken_up(run)) is not None:
+                    self.resumed[claim.task_id] = taken_up
+            async with ports.ten(run.tools, claim) as run.first_port:
                 verdict = await self._live_under_lease(run)
-            worked = "let_agent_work" in run.results and "let_agent_work" not in recalled
+            worked = "let_agent_work" in run.results and "let_agent_work" not in run.recalled
             self._throttle.heard(verdict, begun_at=begun_at, worked=worked)
-            await self._farewell(claim, verdict)
+            await self._farewell(run, verdict)
             return verdict
         except LeaseLost as lost:
             log.info("%s", lost.message)
@@ -242,14 +268,23 @@ class Crew:
             raise
         return None
 
-    async def _taken_up(self, claim: Claim) -> str | None:
+    @contextmanager
+    def _as_long_as_leased(self, run: Run) -> Iterator[None]:
+        """For what waits for a server that is away while no heartbeat watches: :class:`LeaseLost` in time."""
+        with anyio.move_on_after(max(0.0, (run.lease_until - self._tools.clock.boottime()) / 1000)) as patience:
+            yield
+        if patience.cancelled_caught:
+            raise LeaseLost(f"the lease on {run.claim.task_id} ended while the database was away")
+
+    async def _taken_up(self, run: Run) -> str | None:
         """Whether the last execution was cut off, and if so whether this one goes on with it or does it again."""
+        claim, claims = run.claim, run.tools.store.claims
         if not claim.task.interruptions:
             return None
-        earlier = [a for a in await self._tools.store.claims.attempts(claim.task_id) if a.fence < claim.fence]
+        earlier = [a for a in await claims.attempts(claim.task_id) if a.fence < claim.fence]
         if not earlier or earlier[-1].outcome not in CUT_OFF:
             return None
-        finished = await self._tools.store.claims.steps(claim.task_id, claim.task.attempt)
+        finished = await claims.steps(claim.task_id, claim.task.attempt)
         return "continue" if earlier[-1].session_id or len(finished) > 1 else "redo"
 
     async def _live_under_lease(self, run: Run) -> Verdict:
@@ -313,16 +348,25 @@ class Crew:
             rang = await tools.store.bell.wait(ticket, max(0.0, next_beat - anyio.current_time()))
             try:
                 if rang and anyio.current_time() < next_beat:
-                    if not await claims.holds(run.claim):
+                    with anyio.fail_after(max(1.0, self._left_s(run, beat_s))):
+                        held = await claims.holds(run.claim)
+                    if not held:
                         raise LeaseLost(f"{run.claim.task_id} was taken from {run.claim.worker_id}")
                     continue
-                run.renewed(await claims.renew(run.claim, alive_at=run.alive_at))
+                with anyio.fail_after(max(1.0, self._left_s(run, beat_s))):  # a server may take longer to say nothing
+                    run.renewed(await claims.renew(run.claim, alive_at=run.alive_at))
                 next_beat = anyio.current_time() + beat_s
-            except (StoreUnavailable, DiskFull):
-                # Two beats before the end the agent has to be stopped: nobody could record what it does.
-                if tools.clock.boottime() > run.lease_until - 2 * beat_s * 1000:
+            except (StoreUnavailable, DiskFull, TimeoutError):
+                if self._left_s(run, beat_s) <= 0:
                     raise LeaseLost(f"the lease on {run.claim.task_id} could not be renewed") from None
                 next_beat = anyio.current_time() + min(beat_s, 1.0)
+
+    def _left_s(self, run: Run, beat_s: float) -> float:
+        """How long the agent may go on unless the lease is renewed.
+
+        Two beats before the end it has to be stopped: nobody could record what it does after that.
+        """
+        return (run.lease_until - self._tools.clock.boottime()) / 1000 - 2 * beat_s
 
     async def _keep_saving(self, run: Run) -> None:
         """While the agent works, save what it has written now and then."""
@@ -331,24 +375,35 @@ class Crew:
             if run.doing == "let_agent_work":
                 await self._save(run.claim, carrying.push_snapshot)
 
-    async def _farewell(self, claim: Claim, verdict: Verdict) -> None:
-        """Save the work where it has not landed, then settle."""
+    async def _farewell(self, run: Run, verdict: Verdict) -> None:
+        """Save the work where it has not landed, then settle; while the store is away, as long as the lease lasts."""
+        claim = run.claim
         with anyio.CancelScope(shield=True):
             if not isinstance(verdict, Completed | Planned) and not (isinstance(verdict, Parked) and verdict.landed):
                 await self._save(claim)
-            await self._tools.store.claims.settle(claim, verdict)
+            try:
+                await self._tools.store.claims.settle(claim, verdict)
+                return
+            except StoreUnavailable as trouble:
+                if self._waiting.store is self._tools.store:
+                    raise
+                log.info("%s waits to be settled: %s", claim.task_id, trouble.message)
+        with self._as_long_as_leased(run):
+            await self._waiting.store.claims.settle(claim, verdict)
 
-    async def _give_back(self, claim: Claim, run: Run | None) -> None:
+    async def _give_back(self, claim: Claim, run: Run) -> None:
         """Stopped in the middle: the processes are gone, the work is saved, the attempt is not used up."""
         await end_marked(self._tools.places.marker(claim.task_id, claim.fence), LIFE_GRACE_S)
         try:
-            if run is not None and await self._finished(run):
+            if await self._finished(run):
                 return
             await self._save(claim)
             await self._tools.store.claims.settle(claim, Released())
             await usage.count(self._tools, claim.task_id, claim.fence)
         except LeaseLost as lost:
             log.info("%s", lost.message)
+        except (StoreUnavailable, DiskFull) as trouble:
+            log.warning("%s could not be given back, it is taken up again later: %s", claim.task_id, trouble.message)
 
     async def _finished(self, run: Run) -> bool:
         """Whether what has landed could be lived to its end, of which only moments are left.
@@ -373,14 +428,17 @@ class Crew:
         """The claim is somebody else's: end our own processes, keep what they wrote, write nothing of record."""
         with anyio.move_on_after(FAREWELL_S, shield=True):
             await end_marked(self._tools.places.marker(claim.task_id, claim.fence), LIFE_GRACE_S)
-            task = await self._tools.store.tasks.get(claim.task_id)
-            if task.fence == claim.fence:  # cancelled, paused or reset; nobody has begun in its place
-                await self._save(claim)
-                await self._tools.store.orders.stopped(claim)
-            elif self._tools.shared:
-                await self._keep_left(claim)
-            await self._tools.store.ports.free(claim)
-            await usage.count(self._tools, claim.task_id, claim.fence)
+            try:
+                task = await self._tools.store.tasks.get(claim.task_id)
+                if task.fence == claim.fence:  # cancelled, paused or reset; nobody has begun in its place
+                    await self._save(claim)
+                    await self._tools.store.orders.stopped(claim)
+                elif self._tools.shared:
+                    await self._keep_left(claim)
+                await self._tools.store.ports.free(claim)
+                await usage.count(self._tools, claim.task_id, claim.fence)
+            except (StoreUnavailable, DiskFull) as trouble:
+                log.info("%s was left without a word: %s", claim.task_id, trouble.message)
 
     async def _keep_left(self, claim: Claim) -> None:
         """Another host goes on with the task; what is in the clone here stays on a ref."""

@@ -16,6 +16,7 @@ from drover.store.events import Events
 from drover.store.landings import Landings
 from drover.store.limits import Limits
 from drover.store.orders import Orders
+from drover.store.patient import Patient
 from drover.store.plain import Plain
 from drover.store.plans import Plans
 from drover.store.ports import Ports
@@ -33,6 +34,7 @@ class Store:
 
     def __init__(self, database: Database, clock: Clock, lease_ms: int, rng: random.Random | None = None) -> None:
         self.database = database
+        self._made_with = (clock, lease_ms, rng)
         self.tasks = Tasks(database, clock, rng)
         self.claims = Claims(database, clock, lease_ms)
         self.epics = Epics(database, clock)
@@ -46,6 +48,15 @@ class Store:
         self.spending = Spending(database, clock)
         self.usage = Usages(database)
         self.workers = Workers(database, clock)
+
+    def patient(self) -> Store:
+        """The same store for those who wait while its server is away, instead of hearing so; see :class:`Patient`.
+
+        A file is never away: what SQLite says stands.
+        """
+        if self.database.dialect == "sqlite" or isinstance(self.database, Patient):
+            return self
+        return Store(Patient(self.database), *self._made_with)
 
     @property
     def bell(self) -> Bell:

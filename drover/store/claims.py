@@ -84,6 +84,8 @@ class Claims:
         needs no agent any more is taken.
         """
 
+        asked = self._clock.boottime()  # the lease begins later, so it does not end before asked + lease_ms
+
         async def verb(tx: Transaction) -> Claim | None:
             now = self._clock.now()
             if await tx.run("wake_due", now=now):
@@ -114,21 +116,39 @@ class Claims:
                 await tx.run("reserve_budget", task_id=task.id, fence=task.fence, microusd=held[0], tokens=held[1])
             await _tell(tx, "task.claimed", now, task, worker.id, fence=task.fence, host=worker.host)
             port = await lease_block(tx, worker.host, task.id, task.fence, now)
-            return Claim(task=task, fence=task.fence, worker_id=worker.id, lease_until=lease_until, first_port=port)
+            end = asked + self.lease_ms
+            return Claim(task=task, fence=task.fence, worker_id=worker.id, lease_until=end, first_port=port)
 
         return await self._database.write(verb)
+
+    async def find_held(self, worker: Worker) -> Claim | None:
+        """The claim that this worker has, for one who was left in doubt whether it got one. It has one at most."""
+        asked = self._clock.boottime()
+
+        async def verb(tx: Transaction) -> Claim | None:
+            held = await tx.one("find_held", worker_id=worker.id)
+            row = await tx.one("find_task", id=held["id"]) if held is not None else None
+            if held is None or row is None:
+                return None
+            task = await with_edges(tx, row, self._clock.now())
+            end = asked + int(held["lease_until"] or 0) - tx.lease_now
+            port = int(held["first_port"]) if held["first_port"] is not None else None
+            return Claim(task=task, fence=task.fence, worker_id=worker.id, lease_until=end, first_port=port)
+
+        return await self._database.read(verb)
 
     # ------------------------------------------------------------ holding
 
     async def renew(self, claim: Claim, *, alive_at: int | None = None) -> int:
-        """Extend the lease while it lasts; its new end. A lease that has ended is lost."""
+        """Extend the lease while it lasts; its new end by this machine's boot clock. A lease that has ended is lost."""
+        asked = self._clock.boottime()
 
         async def verb(tx: Transaction) -> int:
             lease_until = tx.lease_now + self.lease_ms
             await self._fenced(tx, "renew_lease", claim, lease_until=lease_until, lease_now=tx.lease_now)
             if alive_at is not None:
                 await tx.run("note_alive", task_id=claim.task_id, fence=claim.fence, alive_at=alive_at)
-            return lease_until
+            return asked + self.lease_ms
 
         return await self._database.write(verb)
 
@@ -163,10 +183,14 @@ class Claims:
         """Record who is about to act, before it may: after this the process can be found and the session resumed.
 
         ``asked``: it is going to be asked why it changed nothing.
+        Recorded once for a process, however often it is asked for.
         """
 
         async def verb(tx: Transaction) -> None:
             now = self._clock.now()
+            if await tx.one("find_agent", task_id=claim.task_id, fence=claim.fence, process=str(process)) is not None:
+                await self._insist(tx, claim)
+                return
             await self._fenced(tx, "start_agent", claim, lease_now=tx.lease_now, now=now)
             await tx.run(
                 "note_agent",
@@ -215,12 +239,17 @@ class Claims:
     async def complete_step(
         self, claim: Claim, name: str, result: str, *, started_at: int, report: AgentReport | None = None
     ) -> None:
-        """Commit a step's result with the fence, the lease's renewal and its event; once, or :class:`StoreError`."""
+        """Commit a step's result with the fence, the lease's renewal and its event.
+
+        Once: the same result asked for again by the same claim is found, another one is a :class:`StoreError`.
+        """
 
         async def verb(tx: Transaction) -> None:
             now = self._clock.now()
             lease_until = tx.lease_now + self.lease_ms
             await self._fenced(tx, "renew_lease", claim, lease_until=lease_until, lease_now=tx.lease_now)
+            if await _kept_already(tx, claim, name, result):
+                return
             await tx.run(
                 "add_step",
                 task_id=claim.task_id,
@@ -257,7 +286,7 @@ class Claims:
     # ------------------------------------------------------------ closing
 
     async def settle(self, claim: Claim, verdict: Verdict) -> Task:
-        """Close the claim with its verdict; the task as it is afterwards."""
+        """Close the claim with its verdict; the task as it is afterwards, also when this was kept before."""
 
         async def verb(tx: Transaction) -> Task:
             now = self._clock.now()
@@ -271,6 +300,8 @@ class Claims:
             row = await tx.one(
                 "settle_task", id=claim.task_id, fence=claim.fence, worker_id=claim.worker_id, **columns, now=now
             )
+            if row is None and _settled_so(task_of(before, now=now), claim, verdict):
+                return await with_edges(tx, before, now)
             if row is None:
                 raise _lost(claim)
             outcome = columns["error_class"] if isinstance(verdict, Retry | Failed) else _OUTCOMES[verdict.kind]
@@ -361,6 +392,12 @@ class Claims:
 
         return [step_of(row) for row in await self._database.read(verb)]
 
+    async def _insist(self, tx: Transaction, claim: Claim) -> None:
+        if not await tx.one(
+            "lock_claim", id=claim.task_id, fence=claim.fence, worker_id=claim.worker_id, lease_now=tx.lease_now
+        ):
+            raise _lost(claim)
+
     async def _fenced(self, tx: Transaction, query: str, claim: Claim, **values: Value) -> None:
         changed = await tx.run(query, id=claim.task_id, fence=claim.fence, worker_id=claim.worker_id, **values)
         if changed == 0:
@@ -442,6 +479,29 @@ async def _park(tx: Transaction, row: Row, parked: Parked, now: int) -> None:
 
 def _lost(claim: Claim) -> LeaseLost:
     return LeaseLost(f"{claim.task_id} is no longer held by {claim.worker_id} (fence {claim.fence})")
+
+
+async def _kept_already(tx: Transaction, claim: Claim, name: str, result: str) -> bool:
+    """Whether this claim has completed the step with this result, and only the answer was lost."""
+    steps = await tx.all("list_steps", task_id=claim.task_id, attempt=claim.task.attempt)
+    mine = (name, claim.fence, result)
+    return any((step["name"], step["fence"], step["result"]) == mine for step in steps)
+
+
+def _settled_so(task: Task, claim: Claim, verdict: Verdict) -> bool:
+    """Whether the task stands as this verdict on this very claim leaves it; nobody else leaves it so."""
+    if task.fence != claim.fence or task.claimed_by is not None:
+        return False
+    match verdict:
+        case Completed():
+            return task.state is State.COMPLETED and task.landed_commit == verdict.landed.commit
+        case Parked():
+            return task.state is State.WAITING and (task.reason, task.detail) == (verdict.reason, verdict.detail)
+        case Retry() | Failed():
+            told = task.error is not None and task.error.message == verdict.message
+            return told and (task.failures, task.conflicts) != (claim.task.failures, claim.task.conflicts)
+        case _:
+            return False
 
 
 _OUTCOMES = {"completed": None, "parked": None, "planned": None, "released": "interrupted", "stopped": "cancelled"}

@@ -6,6 +6,7 @@ import hashlib
 import re
 import sqlite3
 from collections.abc import Iterator
+from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -64,6 +65,21 @@ def available(dialect: Dialect) -> list[Migration]:
             script = _COLUMN.sub(r'\1\2 text COLLATE "C"', script)
         found.append(Migration(int(name.split("_")[0]), name.removesuffix(".sql"), checksum, script))
     return found
+
+
+def refuse_newer(newest: int) -> None:
+    """Raise when the database has had a migration that this program does not know; asked while it is in use, too."""
+    if newest > known_newest():
+        raise SchemaError(
+            f"a newer drover has migrated the database meanwhile (to {newest:04})",
+            hint="install a drover at least as new, then type: drover resume",
+        )
+
+
+@cache
+def known_newest() -> int:
+    """The number of this program's last migration."""
+    return max(int(file.name.split("_")[0]) for file in folder().iterdir() if file.name.endswith(".sql"))
 
 
 def pending(applied: dict[int, tuple[str, str]], known: list[Migration]) -> list[Migration]:

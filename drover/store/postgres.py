@@ -21,6 +21,7 @@ from drover.domain.clock import Clock
 from drover.domain.errors import DroverError, OutcomeUnknown, StoreError, StoreUnavailable
 from drover.domain.ids import new_token
 from drover.store.database import Bell, Row, Value, Verb, clean
+from drover.store.migrate import refuse_newer
 from drover.store.postgres_link import (
     COLLISIONS,
     DRIVER_ERRORS,
@@ -50,7 +51,9 @@ _CLOCK = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint) AS
 BEGIN_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 BEGIN_WRITING = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 # Whoever writes says below which number it cannot add an event any more: see first_open_event.
-_CLOCK_AND_PLACE = f"""{_CLOCK}, pg_advisory_xact_lock_shared(
+# And that nobody has migrated the schema meanwhile, to one that this program does not know.
+_NEWEST = "(SELECT max(number) FROM drover_migrations) AS schema"
+_CLOCK_AND_PLACE = f"""{_CLOCK}, {_NEWEST}, pg_advisory_xact_lock_shared(
     CAST(CAST(CAST('events' AS regclass) AS oid) AS integer),
     CAST(CASE WHEN is_called THEN last_value & 2147483647 ELSE 0 END AS integer)) FROM events_seq_seq"""
 
@@ -58,9 +61,10 @@ _CLOCK_AND_PLACE = f"""{_CLOCK}, pg_advisory_xact_lock_shared(
 class PostgresTransaction:
     """Runs named queries on one connection between its BEGIN and its COMMIT."""
 
-    def __init__(self, connection: Connection, lease_now: int) -> None:
+    def __init__(self, connection: Connection, lease_now: int, schema: int) -> None:
         self._connection = connection
         self.lease_now = lease_now
+        self.schema = schema  # the number of its last migration, when the transaction writes
         self.rang = False
 
     async def all(self, query: str, **values: Value) -> list[Row]:
@@ -202,6 +206,7 @@ class PostgresDatabase:
             await connection.execute(BEGIN_WRITING if job.writes else BEGIN_READING)
             tx = await self._begun(session, job)
             try:
+                refuse_newer(tx.schema)
                 value = await job.verb(tx)
             except DRIVER_ERRORS:
                 raise
@@ -226,7 +231,8 @@ class PostgresDatabase:
         assert row is not None  # noqa: S101 - a sequence has one row
         if row["pid"] != session.pid:
             raise pooled(self.address)
-        return PostgresTransaction(session.connection, self.lease_clock() if self.lease_clock else int(row["now"] or 0))
+        now = self.lease_clock() if self.lease_clock else int(row["now"] or 0)
+        return PostgresTransaction(session.connection, now, int(row["schema"] or 0) if job.writes else 0)
 
     async def _commit(self, connection: Connection, job: _Job, tx: PostgresTransaction) -> None:
         """:class:`_Committing` when nobody knows whether a writing transaction was kept."""

@@ -116,6 +116,7 @@ class SqliteDatabase:
         self._writer: aiosqlite.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
         self._closed = False
+        self._schema_version: int | None = None  # SQLite's own counter of schema changes, as it was looked at last
         self.commits = 0  # how many transactions were synced, and how many statements they had; for the benchmarks
         self.statements = 0
 
@@ -196,6 +197,7 @@ class SqliteDatabase:
         """Every job has a value or an error afterwards, unless they have to be tried apart."""
         try:
             connection.execute("BEGIN IMMEDIATE")
+            self._refuse_newer(connection)
             tx = self._transaction(connection)
             for job in batch:
                 self._run_one(connection, tx, job)
@@ -227,6 +229,15 @@ class SqliteDatabase:
         self._rang = tx.rang
         self._keeper.look_after(connection)
         return "sound"
+
+    def _refuse_newer(self, connection: sqlite3.Connection) -> None:
+        """Nothing is written any more once a newer drover has migrated the file; looked at when its schema moves."""
+        version = connection.execute("PRAGMA schema_version").fetchone()["schema_version"]
+        if version == self._schema_version:
+            return
+        newest = connection.execute("SELECT max(number) AS newest FROM drover_migrations").fetchone()["newest"]
+        migrate.refuse_newer(newest or 0)
+        self._schema_version = version
 
     def _uncommitted(self, error: sqlite3.Error) -> DroverError:
         # What marks a transaction as committed is in the last frame of it: a WAL that could not be

@@ -29,10 +29,12 @@ class Workers:
         self._clock = clock
 
     async def start_run(self, run: Run, workers: Sequence[Worker]) -> None:
-        """Record a run and its workers before any of them may claim."""
+        """Record a run and its workers before any of them may claim; once, however often it is asked for."""
 
         async def verb(tx: Transaction) -> None:
             now = self._clock.now()
+            if await tx.one("find_run", id=run.id) is not None:
+                return
             await tx.run(
                 "add_run",
                 id=run.id,
@@ -71,11 +73,12 @@ class Workers:
         await self._database.write(verb)
 
     async def finish_run(self, run: Run, workers: Sequence[Worker], data: Mapping[str, Value]) -> None:
-        """Record a run's end and that its workers hold nothing any more."""
+        """Record a run's end and that its workers hold nothing any more; once, however often it is asked for."""
 
         async def verb(tx: Transaction) -> None:
             now = self._clock.now()
-            await tx.run("finish_run", id=run.id, now=now)
+            if await tx.run("finish_run", id=run.id, now=now) != 1:
+                return
             for worker in workers:
                 await tx.run("stop_worker", id=worker.id, now=now)
             await tell(tx, "run.finished", now, epic_id=run.epic_id, host=run.host, data={"run_id": run.id, **data})

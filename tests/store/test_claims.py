@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from drover.domain.errors import LeaseLost, StoreError
-from drover.domain.models import AgentReport, Claim, Task, Usage
+from drover.domain.models import AgentReport, Claim, ProcessIdentity, Task, Usage
 from drover.domain.states import State, Status
 from drover.domain.verdicts import Completed, Failed, Outcome, Parked, Released, Retry, Stopped, Verdict
 from drover.store import Store
@@ -196,7 +197,7 @@ async def test_the_agent_is_recorded_before_it_may_act(store: Store) -> None:
     )
     assert recorded == ("claude", "boot:7:7", "m", "s1", "continued", "l", "b")
     await store.claims.note_session(claim, "s2")
-    await start(store, claim)
+    await start(store, claim, process=ProcessIdentity(boot_id="boot", pid=8, started=8))
     assert (await store.claims.attempts(task.id))[0].session_id == "s2"
     assert (await store.tasks.get(task.id)).executions == 2
 
@@ -207,7 +208,7 @@ async def test_a_step_is_completed_once_and_recalled_by_the_next_claim(store: St
     report = AgentReport(outcome="done", session_id="s", usage=Usage(input_tokens=3, output_tokens=4, cost_usd=0.25))
     await step(store, claim, "let_agent_work", report)
     with pytest.raises(StoreError):
-        await step(store, claim, "let_agent_work")
+        await store.claims.complete_step(claim, "let_agent_work", '{"a": 2}', started_at=NOW)
     await store.claims.settle(claim, Released())
     second = await take(store, task)
     recalled = await store.claims.recall(second)
@@ -416,7 +417,37 @@ async def test_each_verdict_leaves_its_columns(store: Store, clock: FakeClock, n
     (attempt,) = await store.claims.attempts(task.id)
     assert (attempt.outcome, attempt.ended_at) == (outcome, clock.now())
     with pytest.raises(LeaseLost):
-        await store.claims.settle(claim, verdict)
+        await store.claims.settle(claim, Stopped(order="cancel", reason="another verdict"))
+
+
+@pytest.mark.suite("T7")
+async def test_what_was_kept_and_not_answered_is_found_when_it_is_asked_for_again(store: Store) -> None:
+    """Every write of a claim, asked twice as after a lost answer, comes to what it came to the first time."""
+    task = await add(store)
+    worker = await hire(store)
+    claim = await take(store, task, worker)
+    found = await store.claims.find_held(worker)
+    assert found is not None and found.model_dump() == claim.model_dump()
+    landed = landing_of(claim)
+    for _ in range(2):
+        await start(store, claim)
+        await step(store, claim, "let_agent_work", AgentReport(outcome="done", usage=Usage(input_tokens=3)))
+        await store.landings.landed(claim, landed)
+    assert [(await store.claims.settle(claim, Completed(landed=landed))).state for _ in range(2)] == ["completed"] * 2
+    assert await store.claims.find_held(worker) is None
+    after = await store.tasks.get(task.id)
+    assert (after.executions, after.fence) == (1, 1)
+    told = Counter(e.type for e in await store.events.page())
+    assert set(told.values()) == {1} and "step.completed" in told and "task.started" in told
+    for verdict in (
+        Failed(**_broken),
+        Retry(**_broken, until=NOW + 1),
+        Parked(reason="question", detail="what?"),
+    ):
+        claim = await take(store, await add(store), worker)
+        first, second = [await store.claims.settle(claim, verdict) for _ in range(2)]
+        assert (first.failures, first.state, first.attempt) == (second.failures, second.state, second.attempt)
+        assert len([e for e in await store.events.page(task_id=claim.task_id) if e.type != "task.ready"]) == 3
 
 
 async def test_completing_leaves_what_landed(store: Store, clock: FakeClock) -> None:

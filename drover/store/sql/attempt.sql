@@ -13,6 +13,9 @@ UPDATE attempts
 -- name: note_origin
 UPDATE attempts SET origin = :origin WHERE task_id = :task_id AND fence = :fence;
 
+-- name: find_agent
+SELECT 1 AS found FROM attempts WHERE task_id = :task_id AND fence = :fence AND process = :process;
+
 -- name: note_session
 UPDATE attempts SET session_id = :session_id WHERE task_id = :task_id AND fence = :fence;
 

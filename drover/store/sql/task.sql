@@ -190,6 +190,12 @@ UPDATE tasks SET lease_until = :lease_until
 SELECT 1 AS held FROM tasks
  WHERE id = :id AND fence = :fence AND claimed_by = :worker_id AND state = 'running' AND lease_until > :lease_now;
 
+-- name: find_held
+-- What a worker holds, and the ports that came with it.
+SELECT t.id, t.lease_until, p.first_port
+  FROM tasks t /*pg: */ INDEXED BY tasks_leased /*:pg*/ LEFT JOIN port_leases p ON p.task_id = t.id AND p.fence = t.fence
+ WHERE t.state = 'running' AND t.claimed_by = :worker_id;
+
 -- name: lock_claim
 -- As check_claim, and the claim stays as it is until the transaction ends.
 SELECT 1 AS held FROM tasks
