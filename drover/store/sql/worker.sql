@@ -30,9 +30,6 @@ SELECT * FROM workers WHERE stopped_at IS NULL ORDER BY started_at, id;
 INSERT INTO runs (id, epic_id, task_ids, target, mode, workers, host, process, push, budget_microusd, started_at)
 VALUES (:id, :epic_id, :task_ids, :target, :mode, :workers, :host, :process, :push, :budget_microusd, :now);
 
--- name: find_run
-SELECT 1 AS found FROM runs WHERE id = :id;
-
 -- name: finish_run
 UPDATE runs SET finished_at = :now WHERE id = :id AND finished_at IS NULL;
 
