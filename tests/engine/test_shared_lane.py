@@ -17,13 +17,13 @@ import pytest
 
 from drover.app.drover import Drover
 from drover.domain import verdicts
-from drover.domain.errors import UsageError
+from drover.domain.errors import Unreachable, UsageError
 from drover.domain.models import ProcessIdentity, Run, Worker
-from drover.engine import reaper, remote_lane, upstream
+from drover.engine import carrying, reaper, remote_lane, upstream
 from drover.process import boot_id
 from tests import postgres_server
 from tests.conftest import GIT_ENVIRONMENT
-from tests.engine.places import Site
+from tests.engine.places import Site, run_until
 from tests.postgres_server import NoServer
 
 pytestmark = pytest.mark.anyio
@@ -178,6 +178,44 @@ async def test_slow_tests_are_not_overtaken_by_other_hosts_for_ever(shared: Shar
         assert str((await a.task(task.id)).status) == "completed"
     assert books.read_text().count("test") <= 3, "overtaken twice, it kept the others waiting"
     assert left < len(quick), "it landed in the middle of theirs"
+
+
+PLAN = "write one.txt 1\nwait 5s\nwrite two.txt 2\n"
+
+
+async def test_the_session_of_an_agent_goes_on_on_another_host(shared: Shared) -> None:
+    async with shared.open(shared.a) as a, shared.open(shared.b) as b:
+        task = await a.add("In steps", description=PLAN, agent="scripted")
+        stopped = await run_until(shared.a, a, shared.a.worktree(task.id) / "one.txt")
+        assert stopped.interrupted
+        await b.run()
+        first, second = (await b.details(task.id)).attempts
+    assert (first.host, second.host) == ("a", "b")
+    assert (second.resumed, second.session_id) == ("restored", first.session_id)
+    assert second.origin == "continued from the snapshot that a took at its end"
+    assert shared.git("show", "main:one.txt", "main:two.txt") == "1\n2"
+    assert shared.git("for-each-ref", "refs/drover") == ""
+
+
+async def test_what_could_not_be_saved_is_begun_anew_elsewhere_and_kept_where_it_is(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> None:
+        raise Unreachable("origin cannot be reached")
+
+    async with shared.open(shared.a) as a, shared.open(shared.b) as b:
+        task = await a.add("In steps", description=PLAN, agent="scripted")
+        with monkeypatch.context() as patch:
+            patch.setattr(carrying, "push_work", away)
+            await run_until(shared.a, a, shared.a.worktree(task.id) / "one.txt")
+        stopped = await run_until(shared.b, b, shared.b.worktree(task.id) / "one.txt")
+        assert stopped.interrupted
+        await a.run()
+        _, second, third = (await a.details(task.id)).attempts
+    assert (second.host, second.origin) == ("b", "begun anew: nothing of what a did was saved")
+    assert (third.host, third.origin) == ("a", "continued from the snapshot that b took at its end")
+    assert shared.a.git("show", f"refs/drover/snapshots/{task.id}/1:one.txt") == "1", "what gave way is on a ref"
+    assert shared.landed() == {task.id: 1}
 
 
 async def test_a_stranger_who_pushes_in_between_is_built_upon(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
