@@ -85,6 +85,8 @@ MEANINGS = {
     "refinement.enabled": "Whether a rejected plan goes back to an agent.",
     "refinement.max_refinements": "How many rejected plans of a task do so; after that it waits for a person.",
     "logs.limit": "How much is kept of each stream of each execution; of what is longer, the beginning and the end.",
+    "disk.reuse": "How many directories of landed tasks are kept to become those of later ones, each as large as a "
+    "checkout: what has changed since is all that then has to be written. `0` keeps none.",
     "disk.floor": "With less space free no new task is started; those at work go on. `0` turns it off.",
     "backpressure.enabled": "Whether anything of this table holds a task back. How long a limit is waited out stays.",
     "backpressure.initial_concurrency": "How many tasks a run begins with. Unset: as many as it may.",

@@ -55,8 +55,9 @@ from drover.domain.plans import Plan, PlanDraft
 from drover.domain.states import Status
 from drover.engine import hosts, reaper
 from drover.engine.gate import only_one_at_a_time
+from drover.engine.places import Places
 from drover.engine.plain import Work
-from drover.engine.tools import Places, Tools
+from drover.engine.tools import Tools
 from drover.engine.workers import Crew, Scope, Stop, choice_of
 from drover.git.repo import Repo
 from drover.process import current_identity, sole_error

@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from heapq import heapify, heappop, heappush
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from drover.app.host import host_name
 from drover.app.readings import (
     Attention,
     ResumeItem,
@@ -22,13 +22,13 @@ from drover.domain.errors import NotFound
 from drover.domain.models import STEPS, AgentLimit, Attempt, Landing, Run, RunReport, Task, Worktree
 from drover.domain.states import State, Status
 from drover.engine import space
-from drover.engine.tools import Places
-from drover.git.landing import attempt_ref, wip_ref
-from drover.git.patch import operator_name, patch_between, patch_of_worktree
-from drover.git.repo import Repo
-from drover.process import is_alive, parse_identity
+from drover.engine.places import Places
 from drover.settings import Settings
 from drover.store import Store
+
+# Importing what asks git takes longer than a status takes altogether; only the readings that ask it import it.
+if TYPE_CHECKING:
+    from drover.git.repo import Repo
 
 EVENTS_SHOWN = 500
 LIMITED = ("rate_limited", "usage_limit")  # reasons of tasks that wait for their agent's limit to end
@@ -44,7 +44,8 @@ async def status(store: Store, settings: Settings, places: Places, epic: str | N
     counts = await store.tasks.counts(epic_id)
     total = sum(counts.values())
     used = await store.usage.total(epic_id)
-    waiting = [t for t in await _in(store, epic_id, (Status.WAITING, Status.PAUSED, Status.FAILED)) if t]
+    stopped = [status for status in (Status.WAITING, Status.PAUSED, Status.FAILED) if counts[status]]
+    waiting = await _in(store, epic_id, stopped) if stopped else []
     return StatusReport(
         total=total,
         by_status={status.value: counts[status] for status in Status},
@@ -129,6 +130,9 @@ async def _run_notes(store: Store, settings: Settings) -> list[str]:
     notes, limits = [], settings.budget.limits
     lines = [] if limits.day is None else await store.spending.lines(limits)
     for run in await store.workers.open_runs():
+        from drover.app.host import host_name
+        from drover.process import is_alive, parse_identity
+
         process = parse_identity(run.process)
         if run.host == host_name(settings.host) and (process is None or not is_alive(process)):
             continue
@@ -194,6 +198,8 @@ async def details(store: Store, places: Places, id: str) -> TaskDetails:
 
 
 def _branch(task: Task, landings: Sequence[Landing], attempts: Sequence[Attempt]) -> str | None:
+    from drover.git.landing import attempt_ref, wip_ref
+
     if landings:
         return attempt_ref(task.id, landings[-1].fence)
     return wip_ref(task.id, task.attempt) if attempts else None
@@ -216,6 +222,9 @@ async def log_files(store: Store, places: Places, id: str, attempt: int | None) 
 
 async def diff(store: Store, repo: Repo, places: Places, task: Task) -> str:
     """The task's change as a patch: as it landed, as it was committed, or as it stands in the clone now."""
+    from drover.git.landing import wip_ref
+    from drover.git.patch import patch_between, patch_of_worktree
+
     for row in reversed(await store.landings.of_task(task.id)):
         if row.state in ("landed", "published") and task.landed_commit == row.commit:
             if await repo.resolve(row.commit) is None:
@@ -368,4 +377,6 @@ def summary(report: RunReport) -> dict[str, int | float | str]:
 
 async def git_user(root: Path) -> str | None:
     """git's user.name for the repository, if it has one."""
+    from drover.git.patch import operator_name
+
     return await operator_name(root)

@@ -44,6 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
+    if words == ["status", "--oneline"]:
+        import anyio
+
+        from drover.cli.glance import glance
+
+        anyio.run(glance)
+        return 0
     import inspect
 
     from drover.cli.commands import build

@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drover.cli.options import Common
 from drover.cli.output import Printer
 
 # Everything below is imported when a command runs: `drover COMMAND --help` needs none of it.
 if TYPE_CHECKING:
-    from drover.app import Drover
+    from drover.app import Drover, StatusReport
+    from drover.cli.options import Common
     from drover.settings import Project, Settings
 
 
@@ -26,7 +26,7 @@ def environment() -> Mapping[str, str]:
     return os.environ
 
 
-def project_of(common: Common) -> Project:
+def project_of(common: Common | None = None) -> Project:
     """The project of this command; raises NoProject."""
     from drover.settings import get_project
 
@@ -60,5 +60,20 @@ async def opened(common: Common, **flags: object) -> AsyncIterator[Drover]:
         yield drover
 
 
-def _named(common: Common) -> str | None:
-    return common.project or environment().get("DROVER_PROJECT") or None
+async def standing(project: Project, epic: str | None = None) -> tuple[StatusReport, int]:
+    """The status of the project's backlog, and when that was (unix ms): without what only its other verbs need."""
+    from drover.app import look
+    from drover.domain.clock import SystemClock
+    from drover.engine.places import Places
+    from drover.store import open_store
+
+    clock, settings = SystemClock(), settings_of(project)
+    url = settings.store_url(project.root)
+    async with open_store(
+        url, project_id=settings.project.id, clock=clock, lease_ms=settings.claim_timeout_ms
+    ) as store:
+        return await look.status(store, settings, Places(project.state_dir), epic), clock.now()
+
+
+def _named(common: Common | None) -> str | None:
+    return (common and common.project) or environment().get("DROVER_PROJECT") or None

@@ -80,7 +80,7 @@ async def land(run: Run, commit: Commit, proof: Proof) -> Landed:
 
 @step
 async def remove_worktree(run: Run, tree: Worktree, landed: Landed) -> Removed:
-    """The clone is gone; its work is in the lane. Gone already is as good."""
+    """The clone is gone, or kept for another task; its work is in the lane. Gone already is as good."""
     await workplace.leave(run.tools, run.claim.task_id)
     return Removed(path=tree.path)
 

@@ -12,6 +12,7 @@ from drover.domain.models import Worker
 from drover.engine import keeping, landing, pool, usage
 from drover.engine.lane import target_of
 from drover.engine.tools import Tools
+from drover.git import reuse
 from drover.git.checkout import finish_publishing
 from drover.git.landing import branch_ref
 from drover.git.locks import clear_stale_locks
@@ -38,6 +39,7 @@ async def recover(tools: Tools) -> list[str]:
         await finish_publishing(tools.repo)
         await clear_leftovers(tools.places.worktrees)
         await pool.tidy(tools)
+        await reuse.drop(tools.places.reuse.parent, but=tools.places.reuse if tools.settings.disk.reuse else None)
         await tools.store.ports.free_lost(tools.host)
         await usage.count_all(tools)
         done += await landing.reconcile(tools)

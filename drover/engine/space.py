@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 from drover.domain.quantities import format_size
-from drover.engine.tools import Places
+from drover.engine.places import Places
 from drover.settings import Settings
 
 
@@ -21,6 +21,11 @@ def find_shortage(places: Places, settings: Settings) -> str | None:
         f"no new task starts: {format_size(free)} free at {places.state}, the floor is {format_size(floor)}; "
         "it goes on by itself when there is more ([disk] floor)"
     )
+
+
+def has_room(places: Places, settings: Settings) -> bool:
+    """Whether directories may be kept for later tasks: twice the floor is free."""
+    return free_bytes(places) >= 2 * settings.disk.floor
 
 
 def free_bytes(places: Places) -> int:

@@ -42,6 +42,7 @@ from drover.engine.purse import LOOK_S, Purse
 from drover.engine.steps import Run
 from drover.engine.throttle import Throttle
 from drover.engine.tools import Tools
+from drover.git import reuse
 from drover.process import end_marked
 from drover.settings import HookName, Settings
 from drover.store.tasks import Choice
@@ -174,6 +175,8 @@ class Crew:
 
     async def _claim(self, worker: Worker) -> Claim | None:
         shortage = space.find_shortage(self._tools.places, self._tools.settings)
+        if shortage is not None and await reuse.drop(self._tools.places.reuse.parent):
+            shortage = space.find_shortage(self._tools.places, self._tools.settings)
         shortage = shortage or self._throttle.find_memory_shortage()
         if shortage is not None:
             if not self._short:

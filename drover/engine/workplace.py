@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 from anyio import to_thread
@@ -12,9 +13,10 @@ from anyio import to_thread
 from drover.domain.errors import AttemptFailed, GitError, LeaseLost, Unreachable
 from drover.domain.models import Task, Worktree
 from drover.domain.verdicts import Outcome
-from drover.engine import carrying, hooks, lane, pool
+from drover.engine import carrying, hooks, lane, pool, space
 from drover.engine.steps import Run
 from drover.engine.tools import Tools
+from drover.git import reuse as directories
 from drover.git.commit import task_message
 from drover.git.durable import sync_filesystem
 from drover.git.landing import Conflicted, lease_ref, merge_trees, raise_lease, wip_ref
@@ -58,7 +60,8 @@ async def _prepare(run: Run) -> Worktree:
         _forget_set_up(tools, task.id)
         if await pool.take(tools, task.id, base):
             return Worktree(path=str(path), base=base, target=target)
-    found = await ensure_worktree(tools.repo, path, base)
+    scratch, reuse = tools.places.scratch(task.id), tools.places.reuse
+    found = await ensure_worktree(tools.repo, path, base, scratch=scratch, reuse=reuse)
     return Worktree(path=str(path), base=base, target=target, found=found)
 
 
@@ -125,7 +128,8 @@ async def _carry(run: Run, path: Path, base: str, work: str) -> tuple[str, ...]:
         await rebase_worktree(tools.repo, path, base, tree=merged.tree)
     else:
         _forget_set_up(tools, task.id)
-        await ensure_worktree(tools.repo, path, base, tree=merged.tree)
+        scratch, reuse = tools.places.scratch(task.id), tools.places.reuse
+        await ensure_worktree(tools.repo, path, base, tree=merged.tree, scratch=scratch, reuse=reuse)
     return conflicts
 
 
@@ -138,16 +142,23 @@ async def _discard(run: Run) -> None:
     await remove(tools, task.id)
 
 
-async def remove(tools: Tools, task_id: str) -> None:
-    """The task's clone goes, with the memory of its set-up. Only when what it holds is landed or saved."""
+async def remove(tools: Tools, task_id: str, *, keep: bool = False) -> None:
+    """The task's clone goes, with the memory of its set-up. Only when what it holds is landed or saved.
+
+    With ``keep`` the directory may become another task's, if there is room for it.
+    """
     _forget_set_up(tools, task_id)
-    await remove_worktree(tools.places.worktree(task_id))
+    path, scratch = tools.places.worktree(task_id), tools.places.scratch(task_id)
+    if keep and space.has_room(tools.places, tools.settings):
+        await directories.keep(path, scratch, tools.places.reuse, tools.settings.disk.reuse)
+    await remove_worktree(path)
+    await to_thread.run_sync(partial(shutil.rmtree, scratch, ignore_errors=True))
     await remove_worktree(tools.places.planning(task_id))
 
 
 async def leave(tools: Tools, task_id: str) -> None:
     """As :func:`remove`, and what was noted of the work that the attempt began with goes too: it has landed."""
-    await remove(tools, task_id)
+    await remove(tools, task_id, keep=True)
     tools.places.carry(task_id).unlink(missing_ok=True)
 
 

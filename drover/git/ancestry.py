@@ -16,6 +16,13 @@ class Made(NamedTuple):
     parents: tuple[str, ...]
 
 
+class Layout(NamedTuple):
+    """What of a whole tree matters to every task on it."""
+
+    gitlinks: tuple[bytes, ...]  # where it has submodules
+    attributes: bool  # whether it has a .gitattributes anywhere
+
+
 class Ancestry:
     """Facts that no later commit can change. Losing them costs git commands."""
 

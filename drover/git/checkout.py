@@ -12,7 +12,7 @@ import anyio
 
 from drover.domain.errors import DroverError, GitError
 from drover.domain.models import Frozen
-from drover.git.changes import Change, changes_between
+from drover.git.changes import Change
 from drover.git.checkouts import Checkout, git_dirs, holds_lock, list_checkouts, release, take_lock
 from drover.git.commit import make_commit
 from drover.git.durable import on_disk
@@ -149,7 +149,7 @@ async def _finish(repo: Repo) -> Blocked | None:
     # drover was killed, its git perhaps not: nothing is decided while that one still writes.
     await end_marked(_marker(repo), _GRACE_S)
     if record is not None:
-        touched = await changes_between(await repo.objects_place(), record.old, record.new)
+        touched = await repo.changes(record.old, record.new)
         with anyio.fail_after(_SECTION_S, shield=True):
             blocked = await settle(repo, record, touched, _marker(repo))
         if blocked is not None:
@@ -197,7 +197,7 @@ async def _move_ref(repo: Repo, ref: str, old: str, new: str) -> None:
 
 
 async def _move_with_checkouts(repo: Repo, record: Record) -> Published | Blocked:
-    touched = await changes_between(await repo.objects_place(), record.old, record.new)
+    touched = await repo.changes(record.old, record.new)
     marker = _marker(repo)
     if repo.was_blocked and (blocked := await _look_unlocked(repo, record, touched, marker)) is not None:
         return blocked

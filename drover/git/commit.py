@@ -8,10 +8,11 @@ from pathlib import Path
 
 from drover.domain.errors import GitError
 from drover.domain.models import Frozen
-from drover.git.changes import GITLINK, Change, changes_between, parse_raw
+from drover.git.changes import GITLINK, Change, parse_raw
 from drover.git.command import Place, join0, shown, split0
 from drover.git.durable import on_disk
 from drover.git.repo import Identity, Repo
+from drover.git.scratch import says
 
 SUBJECT_LENGTH = 72
 TASK_TRAILER = "Drover-Task"
@@ -61,9 +62,9 @@ async def take_tree(repo: Repo, worktree: Path, *, base: str, scratch: Path) -> 
         await place.git("update-index", "-z", "--force-remove", "--stdin", stdin=join0(gone))
     refused += await _add(place, [*(change.path for change in changed if not change.is_gone), *others])
     tree = await place.line("write-tree")
-    changes = await changes_between(place, base, tree)
+    changes = await repo.changes(base, tree)
     refused += await _find_left_out(repo, place, {path for path, _ in refused}, others, changes, gone)
-    refused += await _find_filtered(repo, place, changes)
+    refused += await _find_filtered(repo, place, base, changes)
     refused += [(change.path, _SUBMODULE) for change in changes if change.new_mode == GITLINK]
     refused += await _find_in_submodules(repo, worktree, base)
     return TakenTree(
@@ -84,17 +85,22 @@ def _prepare(worktree: Path, scratch: Path) -> tuple[Path, Path]:
 
 async def _seed(place: Place, base: str, scratch: Path) -> None:
     """The index says what ``base`` says, and keeps what it knows of files that have not changed since."""
+    if await on_disk(says, scratch, base):
+        return
+    knows = (scratch / "index").is_file()
     try:
         await place.git("read-tree", "--reset", base)
     except GitError:  # an index cut short by a power cut; it is only a cache
+        knows = False
         (scratch / "index").unlink(missing_ok=True)
         await place.git("read-tree", base)
-    # Exit code 1: some files differ from the index, which is what we want to know.
-    await place.git("update-index", "-q", "--refresh", ok=(0, 1), timeout_s=600)
+    if not knows:
+        # Exit code 1: some files differ from the index, which is what we want to know.
+        await place.git("update-index", "-q", "--refresh", ok=(0, 1), timeout_s=600)
 
 
 async def _list_changed(place: Place) -> list[Change]:
-    """Tracked files that are not what the index says.
+    """Tracked files that are not what the index says, or look as if they were not.
 
     ``dirty`` keeps git from running ``git status`` inside of what the agent says is a submodule. The
     empty directory of a submodule may get lost; it is only gone when ``.gitmodules`` changed too.
@@ -147,11 +153,11 @@ async def _find_left_out(
     return [(path, "is a name that git does not keep, or appeared just now") for path in left if path not in known]
 
 
-async def _find_filtered(repo: Repo, place: Place, changes: list[Change]) -> list[tuple[bytes, str]]:
+async def _find_filtered(repo: Repo, place: Place, base: str, changes: list[Change]) -> list[tuple[bytes, str]]:
     """Changed files that belong to a content filter, such as LFS: their bytes are not what git should keep."""
     known = {change.old for change in changes}
     new = [change.path for change in changes if not change.is_gone and change.new not in known]
-    if not new:
+    if not new or not await repo.has_attributes(base, changes):
         return []
     done = await place.git("check-attr", "-z", "--cached", "--stdin", "filter", stdin=join0(new))
     items = split0(done.stdout)
@@ -165,8 +171,8 @@ async def _find_filtered(repo: Repo, place: Place, changes: list[Change]) -> lis
 
 async def _find_in_submodules(repo: Repo, worktree: Path, base: str) -> list[tuple[bytes, str]]:
     """Files put where a submodule belongs: git looks away from that whole directory."""
-    gitlinks = await repo.gitlinks(base)
-    return [(path, _SUBMODULE) for path in gitlinks if await on_disk(_holds_files, worktree, path)]
+    layout = await repo.layout(base)
+    return [(path, _SUBMODULE) for path in layout.gitlinks if await on_disk(_holds_files, worktree, path)]
 
 
 def _holds_files(worktree: Path, path: bytes) -> bool:

@@ -52,7 +52,11 @@ def sync_path(path: Path) -> None:
             os.close(handle)
 
 
-def sync_objects(objects: Path, oids: Iterable[str]) -> int:
+Anchors = set[tuple[Path, int]]
+"""Directories (and their inodes) whose own names are known to be on the disk: theirs need not be forced again."""
+
+
+def sync_objects(objects: Path, oids: Iterable[str], anchors: Anchors) -> int:
     """Force the loose ones of these objects, and their directories; how many there were.
 
     Objects in packs are left out: git syncs a pack when it writes it.
@@ -65,19 +69,32 @@ def sync_objects(objects: Path, oids: Iterable[str]) -> int:
             sync_path(path)
             directories.add(path.parent)
             count += 1
-    for directory in (*directories, *([objects] if directories else [])):
-        sync_path(directory)
+    _sync_names(directories, objects, anchors)
     return count
 
 
-def sync_refs(git_dir: Path, refs: Iterable[str]) -> None:
-    """Force the renames that moved these refs: every directory from a ref's own up to the repository."""
-    directories = {git_dir}
-    for ref in refs:
-        directories.update(git_dir / parent for parent in Path(ref).parents)
-    reftable = git_dir / "reftable"
-    for directory in sorted(directories | {reftable}, key=lambda path: len(path.parts), reverse=True):
-        sync_path(directory)
+def sync_refs(git_dir: Path, refs: Iterable[str], anchors: Anchors) -> None:
+    """Force the renames that moved these refs: every directory from a ref's own up to one that is anchored."""
+    _sync_names({(git_dir / ref).parent for ref in refs}, git_dir, anchors)
+    sync_path(git_dir / "reftable")
+
+
+def _sync_names(directories: set[Path], top: Path, anchors: Anchors) -> None:
+    """Force these directories, and those above them up to ``top`` in which a name may be new."""
+    left, anchored = set(directories), Anchors()
+    while left:
+        directory = max(left, key=lambda path: len(path.parts))
+        left.remove(directory)
+        try:
+            anchor = (directory, directory.stat().st_ino)
+        except (FileNotFoundError, NotADirectoryError):
+            anchor = None  # it was removed, and that is a change of the one above it
+        if anchor is not None:
+            sync_path(directory)
+            anchored.add(anchor)
+        if anchor not in anchors and directory != top:
+            left.add(directory.parent)
+    anchors |= anchored
 
 
 def sync_filesystem(path: Path) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Collection
 
 from drover.domain.errors import GitError
 from drover.domain.models import Frozen
-from drover.git.changes import changes_between
 from drover.git.command import shown, split0
 from drover.git.commit import ATTEMPT_TRAILER, TASK_TRAILER
 from drover.git.repo import RefChange, RefMoved, Repo, check_ref
@@ -188,7 +187,7 @@ async def merge_trees(repo: Repo, *, ours: str, theirs: str) -> Merged | Conflic
 
 async def changed_paths(repo: Repo, old: str, new: str) -> tuple[str, ...]:
     """Every path that differs between two commits or trees, in order."""
-    return tuple(shown(change.path) for change in await changes_between(await repo.objects_place(), old, new))
+    return tuple(shown(change.path) for change in await repo.changes(old, new))
 
 
 async def check_content(
@@ -200,7 +199,9 @@ async def check_content(
     renamed an allowed one to it meanwhile. Raises GitError naming the others; then stop landing.
     """
     allowed = set(allowed_paths)
-    strangers = [path for path in await changed_paths(repo, parent, landed) if path not in allowed]
+    changes = await repo.changes(parent, landed)
+    repo.pass_on_layout(parent, landed, changes)
+    strangers = [path for change in changes if (path := shown(change.path)) not in allowed]
     if strangers and base is not None:
         renamed = await _renames(repo, base, parent)
         strangers = [path for path in strangers if renamed.get(path) not in allowed]

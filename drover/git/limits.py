@@ -44,7 +44,7 @@ async def _config(repo: Repo, pattern: str) -> list[str]:
 
 async def _limits_of(repo: Repo, head: str) -> list[Limit]:
     limits = []
-    if submodules := await repo.gitlinks(head):
+    if submodules := (await repo.layout(head)).gitlinks:
         why = f"attempts see {len(submodules)} empty directories and cannot change which commits they stand for"
         limits.append(Limit(what="submodules", why=why, refused=False))
     in_use = await _filters_in_use(repo, head) & await repo.filter_drivers()

@@ -15,11 +15,14 @@ from anyio import Path as AsyncPath
 from drover.domain.errors import GitError
 from drover.domain.ids import new_token
 from drover.domain.models import Frozen
-from drover.git.ancestry import KEPT, Ancestry
+from drover.git.ancestry import KEPT, Ancestry, Layout
+from drover.git.changes import GITLINK, Change, changes_between
 from drover.git.command import SETTINGS, Place, operator_environment, our_environment, shown, split0
-from drover.git.durable import on_disk, sync_objects, sync_refs
+from drover.git.durable import Anchors, on_disk, sync_objects, sync_path, sync_refs
 from drover.git.refs import NotPlain, RefFiles, read_head_file
 
+_DIFFS_KEPT, _DIFF_KEPT = 64, 1000  # how many, and the most paths of one
+_LAYOUTS_KEPT = 64
 OLDEST_GIT = (2, 38)  # merge-tree --write-tree
 _IDENT = re.compile(r"^(.*) <([^<>]*)> \d+ [+-]\d{4}$")
 _BAD_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|$)|[./]$|^[/.-]")
@@ -65,10 +68,14 @@ class Repo:
         self._identity: Identity | None = None
         self._excludes: tuple[Path, ...] | None = None
         self._filters: frozenset[str] | None = None
-        self._gitlinks: dict[str, tuple[bytes, ...]] = {}
+        self._layouts: dict[str, Layout] = {}  # by commit
+        self._changes: dict[tuple[str, str], list[Change]] = {}
         self._refs = RefFiles(git_dir)
         self._synced: set[str] = set()  # trees of which every object is known to be on the disk
+        self._anchors = Anchors()
+        self._durable: dict[str, str] = {}  # where refs were when last forced to the disk
         self.ancestry = Ancestry()
+        self.mould: str | None = None  # the configuration of a clone, as this git writes it
         self.was_blocked = False  # by an operator's checkout, when last published
 
     @classmethod
@@ -248,13 +255,43 @@ class Repo:
             self._filters = frozenset({*names, "lfs"})
         return self._filters
 
-    async def gitlinks(self, base: str) -> tuple[bytes, ...]:
-        """Where a commit has submodules."""
-        if base not in self._gitlinks:
-            done = await (await self.objects_place()).git("ls-tree", "-r", "-z", "--full-tree", base)
-            entries = (entry.split(b"\t", 1) for entry in split0(done.stdout))
-            self._gitlinks = {base: tuple(path for head, path in entries if head.startswith(b"160000"))}
-        return self._gitlinks[base]
+    async def changes(self, old: str, new: str) -> list[Change]:
+        """Every path that differs between two trees or commits (full ids), ordered by path."""
+        trees = [made.tree if (made := self.ancestry.made(oid)) else oid for oid in (old, new)]
+        found = self._changes.get((trees[0], trees[1]))
+        if found is None:
+            found = await changes_between(await self.objects_place(), old, new)
+            if len(self._changes) >= _DIFFS_KEPT:
+                self._changes.clear()
+            if len(found) <= _DIFF_KEPT:
+                self._changes[trees[0], trees[1]] = found
+        return found
+
+    async def has_attributes(self, base: str, changes: Sequence[Change]) -> bool:
+        """Whether any attribute may apply to a path in ``base`` with these changes."""
+        own = (self.git_dir / "info" / "attributes").is_file()
+        return own or any(_is_attributes(c.path) for c in changes) or (await self.layout(base)).attributes
+
+    async def layout(self, commit: str) -> Layout:
+        """What of a commit's tree matters to every task on it. Asked of the whole tree, or known from its parent."""
+        if commit not in self._layouts:
+            done = await (await self.objects_place()).git("ls-tree", "-r", "-z", "--full-tree", commit)
+            entries = [entry.split(b"\t", 1) for entry in split0(done.stdout)]
+            gitlinks = tuple(path for head, path in entries if head.startswith(GITLINK.encode()))
+            self._keep_layout(commit, Layout(gitlinks, any(_is_attributes(path) for _, path in entries)))
+        return self._layouts[commit]
+
+    def pass_on_layout(self, old: str, new: str, changes: Sequence[Change]) -> None:
+        """Commit ``new`` is ``old`` with these changes."""
+        layout = self._layouts.get(old)
+        plain = not any(GITLINK in (c.old_mode, c.new_mode) or _is_attributes(c.path) for c in changes)
+        if layout is not None and plain:
+            self._keep_layout(new, layout)
+
+    def _keep_layout(self, commit: str, layout: Layout) -> None:
+        if len(self._layouts) >= _LAYOUTS_KEPT:
+            self._layouts.clear()
+        self._layouts[commit] = layout
 
     # ------------------------------------------------------------ moving refs
 
@@ -290,11 +327,20 @@ class Repo:
         if done.returncode:
             await self._explain_refusal(changes, verify, done.stderr)
         if durable:
-            await self.sync_refs([change.ref for change in changes])
+            if any(change.new is None for change in changes):
+                self._anchors.clear()  # git removes directories that this leaves empty
+                await on_disk(sync_path, self.git_dir)  # for packed-refs
+            await on_disk(sync_refs, self.git_dir, [change.ref for change in changes], self._anchors)
+            if len(self._durable) >= KEPT:
+                self._durable.clear()
+            self._durable.update({change.ref: change.new for change in changes if change.new is not None})
 
     async def sync_refs(self, refs: Sequence[str]) -> None:
         """Force to the disk where these refs are now, for a move that may have been made by a call that was killed."""
-        await on_disk(sync_refs, self.git_dir, refs)
+        here = await self.read_refs(refs)
+        if all(oid is not None and self._durable.get(ref) == oid for ref, oid in here.items()):
+            return
+        await on_disk(sync_refs, self.git_dir, refs, self._anchors)
 
     def _transaction(self, changes: Sequence[RefChange], verify: Mapping[str, str]) -> bytes:
         lines = ["start"]
@@ -316,7 +362,7 @@ class Repo:
             text = await place.line("rev-list", "--objects", "--no-object-names", "--stdin", stdin=revs.encode())
             oids = text.split()
         if oids:
-            await on_disk(partial(sync_objects, self.objects_dir, oids))
+            await on_disk(partial(sync_objects, self.objects_dir, oids, self._anchors))
         if known:  # without, only the named objects were forced
             if len(self._synced) >= KEPT:
                 self._synced.clear()
@@ -339,6 +385,10 @@ def check_ref(name: str) -> str:
     if not name or _BAD_REF.search(name) or name == "@":
         raise GitError(f"{name!r} cannot be the name of a ref")
     return name
+
+
+def _is_attributes(path: bytes) -> bool:
+    return path.rpartition(b"/")[2] == b".gitattributes"
 
 
 async def _check_version(place: Place) -> None:

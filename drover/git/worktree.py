@@ -6,30 +6,39 @@ no remote: what is done in it by habit (``git push``, ``git gc``, ``git config``
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
-import stat
-import sys
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from drover.domain.errors import GitError
 from drover.domain.ids import new_token
+from drover.git import reuse as directories
 from drover.git.command import Place, our_environment, split0
 from drover.git.durable import on_disk
 from drover.git.include import copy_included
-from drover.git.repo import Identity, Repo
+from drover.git.removing import remove_tree
+from drover.git.repo import Identity, Repo, check_ref
+from drover.git.scratch import hand_over
+
+log = logging.getLogger(__name__)
 
 _MAKING = re.compile(r"^\.(.+)\.(making|removing)-[a-z0-9]+$")
-_PASSES = 8  # over a directory that something still writes into while it is being removed
 _CHECKOUT_S = 1800.0
 
 
 async def ensure_worktree(
-    repo: Repo, path: Path, base: str, *, tree: str | None = None, branch: str | None = None
+    repo: Repo,
+    path: Path,
+    base: str,
+    *,
+    tree: str | None = None,
+    branch: str | None = None,
+    scratch: Path | None = None,
+    reuse: Path | None = None,
 ) -> bool:
     """A private clone at ``path`` with ``base`` checked out; True when it was there already.
 
@@ -38,22 +47,51 @@ async def ensure_worktree(
     ``branch`` (default ``drover/<name of the directory>``), the index says ``base``, and the files
     are ``tree`` where it is given, with the operator's files that ``.worktreeinclude`` lists. It is
     built beside its place and renamed into it: what is found is whole.
+
+    A directory in ``reuse`` (see :mod:`drover.git.reuse`) is taken where there is one. ``scratch`` gets the
+    index of a clone made now, with which :func:`take_tree` begins.
     """
     if await on_disk(_is_whole, path):
         return True
-    draft = await on_disk(_open_draft, path)
-    place = await _make_git_dir(repo, draft, branch or f"drover/{path.name}", base)
+    branch = branch or f"drover/{path.name}"
     if await on_disk(_has_files, path):
+        draft = await on_disk(_open_draft, path)
+        place = await _make_git_dir(repo, draft, branch, base)
         await place.git("read-tree", base)
         await on_disk(_put_git_dir, draft, path)
         return True
-    workers = f"checkout.workers={min(4, os.cpu_count() or 1)}"
-    await place.using(workers).git("read-tree", "--reset", "-u", tree or base, timeout_s=_CHECKOUT_S)
+    draft, place = await _check_out(repo, path, branch, base, tree or base, reuse)
     if tree is not None:
         await place.git("read-tree", "--reset", base)
+    if scratch is not None:
+        await on_disk(hand_over, draft / ".git" / "index", scratch, base)
     await copy_included(repo, draft)
     await on_disk(draft.rename, path)
     return False
+
+
+async def _check_out(
+    repo: Repo, path: Path, branch: str, base: str, tree: str, reuse: Path | None
+) -> tuple[Path, Place]:
+    """A draft with the files of ``tree``: of a kept directory, or from nothing when there is none to be used."""
+    if reuse is not None and not (await repo.layout(base)).gitlinks:
+        draft = await on_disk(_draft_path, path)
+        index = await directories.take(reuse, draft)
+        if index is not None:
+            try:
+                place = await _make_git_dir(repo, draft, branch, base)
+                await on_disk(index.replace, draft / ".git" / "index")
+                await directories.freshen(repo, place, tree)
+            except (GitError, OSError) as trouble:
+                log.warning("a kept directory could not be used: %s", trouble)
+            else:
+                await on_disk(remove_tree, index.parent)
+                return draft, place
+    draft = await on_disk(_open_draft, path)
+    place = await _make_git_dir(repo, draft, branch, base)
+    workers = f"checkout.workers={min(4, os.cpu_count() or 1)}"
+    await place.using(workers).git("read-tree", "--reset", "-u", tree, timeout_s=_CHECKOUT_S)
+    return draft, place
 
 
 async def rebase_worktree(repo: Repo, path: Path, base: str, *, tree: str | None = None) -> None:
@@ -105,14 +143,37 @@ async def clear_leftovers(directory: Path) -> int:
 
 async def _make_git_dir(repo: Repo, draft: Path, branch: str, base: str) -> Place:
     """A clone without files in ``draft``, HEAD on ``branch`` at ``base``."""
+    ref = check_ref(f"refs/heads/{branch}")
+    git_dir = draft / ".git"
     place = Place(draft, our_environment())
-    await place.git("init", "-q", "--template=", "-b", branch, f"--object-format={repo.object_format}", str(draft))
+    if repo.mould is None:
+        await place.git("init", "-q", "--template=", "-b", branch, f"--object-format={repo.object_format}", str(draft))
+        repo.mould = await on_disk(_take_mould, git_dir)
+    else:
+        await on_disk(_cast, git_dir, repo.mould, ref, base)
     identity = await repo.identity()
-    await on_disk(partial(_furnish, repo, draft / ".git", identity))
-    place = place.using(GIT_DIR=draft / ".git", GIT_WORK_TREE=draft)
-    await place.git("update-ref", "-m", "drover: base of this attempt", f"refs/heads/{branch}", base)
+    await on_disk(partial(_furnish, repo, git_dir, identity))
+    place = place.using(GIT_DIR=git_dir, GIT_WORK_TREE=draft)
+    if not (git_dir / ref).is_file():
+        await place.git("update-ref", "-m", "drover: base of this attempt", ref, base)
     attributes = repo.git_dir / "info" / "attributes"
     return place.using(f"core.attributesFile={attributes}")
+
+
+def _take_mould(git_dir: Path) -> str | None:
+    """The configuration that ``git init`` has written here; None when it keeps refs in another way than files."""
+    plain = (git_dir / "refs" / "heads").is_dir() and not (git_dir / "reftable").exists()
+    return (git_dir / "config").read_text() if plain else None
+
+
+def _cast(git_dir: Path, config: str, ref: str, base: str) -> None:
+    """What ``git init`` makes, with the branch at ``base``."""
+    for name in ("objects/info", "objects/pack", "refs/heads", "refs/tags"):
+        (git_dir / name).mkdir(parents=True)
+    (git_dir / "config").write_text(config)
+    (git_dir / ref).parent.mkdir(parents=True, exist_ok=True)
+    (git_dir / ref).write_text(f"{base}\n")
+    (git_dir / "HEAD").write_text(f"ref: {ref}\n")
 
 
 def _furnish(repo: Repo, git_dir: Path, identity: Identity) -> None:
@@ -137,12 +198,16 @@ def _quoted(text: str) -> str:
 
 def _open_draft(path: Path) -> Path:
     """A fresh directory beside ``path``; drafts of calls that were killed go."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in _leftovers(path.parent, path.name):
-        _remove_tree(leftover)
-    draft = path.absolute().with_name(f".{path.name}.making-{new_token()}")
+    draft = _draft_path(path)
     draft.mkdir()
     return draft
+
+
+def _draft_path(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in _leftovers(path.parent, path.name):
+        remove_tree(leftover)
+    return path.absolute().with_name(f".{path.name}.making-{new_token()}")
 
 
 def _is_whole(path: Path) -> bool:
@@ -161,7 +226,7 @@ def _put_git_dir(draft: Path, path: Path) -> None:
     if old.is_symlink() or old.exists():
         old.rename(draft / "old")
     (draft / ".git").rename(old)
-    _remove_tree(draft)
+    remove_tree(draft)
 
 
 # ---------------------------------------------------------------- removing
@@ -186,9 +251,9 @@ def _remove_aside(path: Path) -> None:
     aside = path.absolute().with_name(f".{path.name}.removing-{new_token()}")
     with suppress(FileNotFoundError):
         path.rename(aside)
-        _remove_tree(aside)
+        remove_tree(aside)
     for leftover in _leftovers(path.parent, path.name):
-        _remove_tree(leftover)
+        remove_tree(leftover)
 
 
 def _leftovers(directory: Path, name: str | None = None) -> list[Path]:
@@ -201,25 +266,5 @@ def _leftovers(directory: Path, name: str | None = None) -> list[Path]:
 def _clear_leftovers(directory: Path) -> int:
     leftovers = _leftovers(directory)
     for leftover in leftovers:
-        _remove_tree(leftover)
+        remove_tree(leftover)
     return len(leftovers)
-
-
-def _remove_tree(path: Path) -> None:
-    """Remove a tree that may hold read-only directories and may still be written into."""
-    for _ in range(_PASSES):
-        if sys.version_info >= (3, 12):
-            shutil.rmtree(path, onexc=_open_up)
-        else:
-            shutil.rmtree(path, onerror=_open_up)
-        if not path.exists():
-            return
-    shutil.rmtree(path)  # says what is in the way
-
-
-def _open_up(_function: Callable[..., object], name: str, _error: object) -> None:
-    """Make a directory that refused writable for the next pass. Never touches what a link points to."""
-    for path in (Path(name), Path(name).parent):
-        with suppress(OSError):
-            if stat.S_ISDIR(path.lstat().st_mode):
-                path.chmod(stat.S_IRWXU)

@@ -187,9 +187,13 @@ class LogsTable(Frozen):
 
 
 class DiskTable(Frozen):
-    """``[disk]``: with less than ``floor`` bytes free no new task is started; 0 turns that off."""
+    """``[disk]``: with less than ``floor`` bytes free no new task is started; 0 turns that off.
+
+    ``reuse`` directories of landed tasks at most are kept for later ones.
+    """
 
     floor: FloorSize = GIB
+    reuse: Few = 8
 
 
 class BackpressureTable(Frozen):

@@ -169,6 +169,7 @@ target = {target}  # the branch that finished tasks land on
 
 # [disk]
 # floor = "1G"              # with less space free no new task is started
+# reuse = 8                 # directories of landed tasks kept for later ones; 0 keeps none
 
 # One table for each type of agent that needs something.
 # [agents.claude]

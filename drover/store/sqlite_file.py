@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import IO, TypeVar, cast
 
 import aiosqlite
 import anyio
-import psutil
 
 from drover.domain.errors import DiskFull, DroverError, StoreError, StoreUnavailable
 from drover.store.database import Row, Value
@@ -147,14 +147,25 @@ def refuse_remote(path: Path) -> None:
     """WAL needs shared memory between its processes, which no network file system gives."""
     place = path.resolve().parent
     best = ("", "")
-    for part in psutil.disk_partitions(all=True):
-        if place.is_relative_to(part.mountpoint) and len(part.mountpoint) >= len(best[0]):
-            best = (part.mountpoint, part.fstype)
+    for mountpoint, kind in mounts():
+        if place.is_relative_to(mountpoint) and len(mountpoint) >= len(best[0]):
+            best = (mountpoint, kind)
     if best[1].startswith(REMOTE_FILE_SYSTEMS):
         raise StoreError(
             f"{path} is on a network file system ({best[1]}); SQLite would lose commits there",
             hint="keep the project on a local disk, or set DROVER_DATABASE_URL to a Postgres",
         )
+
+
+def mounts() -> list[tuple[str, str]]:
+    """Where file systems are mounted, and of which kind."""
+    table = Path("/proc/self/mounts")
+    if table.is_file():  # without psutil, which takes as long to import as the rest of opening a file
+        lines = (os.fsdecode(line).split(" ") for line in table.read_bytes().splitlines())
+        return [(re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), line[1]), line[2]) for line in lines]
+    import psutil  # noqa: PLC0415
+
+    return [(part.mountpoint, part.fstype) for part in psutil.disk_partitions(all=True)]
 
 
 def is_busy(error: sqlite3.Error) -> bool:

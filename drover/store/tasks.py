@@ -116,14 +116,23 @@ class Tasks:
 
         async def verb(tx: Transaction) -> dict[Status, int]:
             found: dict[Status, int] = dict.fromkeys(Status, 0)
-            for row in await tx.all("count_tasks", epic_id=epic_id, now=self._clock.now()):
+            now = self._clock.now()
+            if epic_id is None:
+                row = await tx.one("count_tasks", now=now)
+            else:
+                row = await tx.one("count_tasks_of_epic", epic_id=epic_id, now=now)
+            groups = {group: int(n or 0) for group, n in (row or {}).items()}
+            if "total" in groups:
+                groups["queued_blocked"] = groups.pop("total") - sum(groups.values())
+            for group, n in groups.items():  # a state, then what else its status depends on
+                state, *facts = group.split("_")
                 status = status_of(
-                    State(str(row["state"])),
-                    open_blockers=int(row["blocked"] or 0),
-                    executing=bool(row["executing"]),
-                    due=bool(row["due"]),
+                    State(state),
+                    open_blockers=int("blocked" in facts),
+                    executing="executing" in facts,
+                    due="due" in facts,
                 )
-                found[status] += int(row["n"] or 0)
+                found[status] += n
             return found
 
         return await self._database.read(verb)

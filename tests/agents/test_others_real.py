@@ -19,7 +19,7 @@ import pytest
 from drover.agents.base import AgentJob
 from drover.domain.models import AgentReport
 from drover.domain.verdicts import Outcome
-from drover.engine.tools import Places
+from drover.engine.places import Places
 from drover.process import adopt, find_marked
 from tests.conftest import Git
 

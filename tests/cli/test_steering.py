@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from drover.engine.tools import Places
+from drover.engine.places import Places
 from drover.process import find_marked
 from tests.cli.conftest import Cli, Start
 from tests.cli.test_run import LONG, at_work, eventually

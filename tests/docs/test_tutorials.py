@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from drover.engine.tools import Places
+from drover.engine.places import Places
 from drover.process import find_marked
 from tests.conftest import Git
 from tests.docs.pages import DOCS, blocks

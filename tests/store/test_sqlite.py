@@ -9,13 +9,13 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections import namedtuple
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import anyio
+import psutil
 import pytest
 
 from drover.domain.errors import DiskFull, DroverError, OutcomeUnknown, StoreError, StoreUnavailable
@@ -192,15 +192,12 @@ async def test_a_reader_cannot_write(store: Store) -> None:
     assert await store.workers.meta("k") is None
 
 
-Partition = namedtuple("Partition", "mountpoint fstype")
-
-
 @pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs", "9p"])
 async def test_a_network_file_system_is_refused(
     place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
 ) -> None:
-    mounts = [Partition("/", "ext4"), Partition(str(tmp_path), "ext4"), Partition(str(tmp_path), kind)]
-    monkeypatch.setattr(sqlite_file.psutil, "disk_partitions", lambda all: mounts)
+    mounts = [("/", "ext4"), (str(tmp_path), "ext4"), (str(tmp_path), kind)]
+    monkeypatch.setattr(sqlite_file, "mounts", lambda: mounts)
     with pytest.raises(StoreError, match=f"network file system \\({kind}\\)"):
         async with place.open():
             pass
@@ -210,18 +207,22 @@ async def test_a_network_file_system_is_refused(
 async def test_a_link_to_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "far").mkdir()
     (tmp_path / "near").symlink_to(tmp_path / "far")
-    mounts = [Partition("/", "ext4"), Partition(str(tmp_path / "far"), "nfs")]
-    monkeypatch.setattr(sqlite_file.psutil, "disk_partitions", lambda all: mounts)
+    mounts = [("/", "ext4"), (str(tmp_path / "far"), "nfs")]
+    monkeypatch.setattr(sqlite_file, "mounts", lambda: mounts)
     with pytest.raises(StoreError, match="network file system"):
         async with open_store(f"sqlite:///{tmp_path}/near/drover.db"):
             pass
 
 
+def test_what_is_mounted_is_read_as_psutil_reads_it() -> None:
+    assert set(sqlite_file.mounts()) == {(part.mountpoint, part.fstype) for part in psutil.disk_partitions(all=True)}
+
+
 async def test_a_local_disk_below_a_network_file_system_is_fine(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mounts = [Partition("/", "nfs"), Partition(str(tmp_path), "ext4")]
-    monkeypatch.setattr(sqlite_file.psutil, "disk_partitions", lambda all: mounts)
+    mounts = [("/", "nfs"), (str(tmp_path), "ext4")]
+    monkeypatch.setattr(sqlite_file, "mounts", lambda: mounts)
     async with place.open() as store:
         await add(store)
 

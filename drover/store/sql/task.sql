@@ -46,12 +46,36 @@ INSERT INTO task_labels (task_id, label) VALUES (:task_id, :label) ON CONFLICT (
 DELETE FROM task_labels WHERE task_id = :task_id;
 
 -- name: count_tasks
--- The counts behind every status word. An epic filter of NULL means all.
-SELECT state, CASE WHEN open_blockers > 0 THEN 1 ELSE 0 END AS blocked, executing,
-       CASE WHEN due_at <= :now THEN 1 ELSE 0 END AS due, count(*) AS n
+-- The counts behind every status word, each by its state and what else that depends on; queued ones that are blocked
+-- are what is left of the total. Each but the completed ones is counted in an index: reading and sorting all of a large
+-- backlog takes ten times as long.
+SELECT (SELECT count(*) FROM tasks) AS total,
+       (SELECT count(*) FROM tasks WHERE state = 'queued' AND open_blockers = 0) AS queued,
+       (SELECT count(*) FROM tasks WHERE state = 'running' AND executing = 0) AS running,
+       (SELECT count(*) FROM tasks WHERE state = 'running' AND executing > 0) AS running_executing,
+       (SELECT count(*) FROM tasks WHERE state = 'waiting' AND (due_at IS NULL OR due_at > :now)) AS waiting,
+       (SELECT count(*) FROM tasks WHERE state = 'waiting' AND due_at <= :now AND open_blockers = 0) AS waiting_due,
+       (SELECT count(*) FROM tasks
+         WHERE state = 'waiting' AND due_at <= :now AND open_blockers > 0) AS waiting_due_blocked,
+       (SELECT count(*) FROM tasks WHERE state = 'paused') AS paused,
+       (SELECT count(*) FROM tasks WHERE state = 'completed') AS completed,
+       (SELECT count(*) FROM tasks WHERE state IN ('failed', 'cancelled') AND state = 'failed') AS failed,
+       (SELECT count(*) FROM tasks WHERE state IN ('failed', 'cancelled') AND state = 'cancelled') AS cancelled;
+
+-- name: count_tasks_of_epic
+SELECT count(*) FILTER (WHERE state = 'queued' AND open_blockers = 0) AS queued,
+       count(*) FILTER (WHERE state = 'queued' AND open_blockers > 0) AS queued_blocked,
+       count(*) FILTER (WHERE state = 'running' AND executing = 0) AS running,
+       count(*) FILTER (WHERE state = 'running' AND executing > 0) AS running_executing,
+       count(*) FILTER (WHERE state = 'waiting' AND (due_at IS NULL OR due_at > :now)) AS waiting,
+       count(*) FILTER (WHERE state = 'waiting' AND due_at <= :now AND open_blockers = 0) AS waiting_due,
+       count(*) FILTER (WHERE state = 'waiting' AND due_at <= :now AND open_blockers > 0) AS waiting_due_blocked,
+       count(*) FILTER (WHERE state = 'paused') AS paused,
+       count(*) FILTER (WHERE state = 'completed') AS completed,
+       count(*) FILTER (WHERE state = 'failed') AS failed,
+       count(*) FILTER (WHERE state = 'cancelled') AS cancelled
   FROM tasks
- WHERE CAST(:epic_id AS text) IS NULL OR epic_id = :epic_id
- GROUP BY 1, 2, 3, 4;
+ WHERE epic_id = :epic_id;
 
 -- name: edit_task
 UPDATE tasks
