@@ -124,6 +124,7 @@ MEANINGS = {
     "hooks.post_land": "When a result has landed.",
     "hooks.before_remove": "Before a worktree is removed.",
     "hooks.timeout": "The longest each of these commands may take, unless it names its own.",
+    "agents.fallback": "Agents that stand in, the first that can, while what an agent's account may use is used up.",
     "agents.TYPE.path": "Its program. Unset: found on the PATH.",
     "agents.TYPE.args": "Words added to its command line.",
     "agents.TYPE.model": "The model it is asked to use.",

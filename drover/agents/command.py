@@ -74,7 +74,7 @@ class Command(Program[CommandReading]):
 
     def prompt(self, job: AgentJob, start: Start) -> str:
         """All of it, always: nothing says that the program remembers."""
-        return f"{job.prompt}\n{job.follow_up}" if start.continues else job.prompt
+        return f"{job.prompt}\n{job.follow_up}" if start.continues else super().prompt(job, start)
 
     def read(self) -> CommandReading:
         return CommandReading()

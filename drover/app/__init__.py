@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from drover.app.drover import Drover, open
     from drover.app.project import Initialised, init
     from drover.app.readings import (
+        AgentRow,
         Attention,
         Check,
         Context,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from drover.engine.workers import Stop as StopSignal
 
 __all__ = [
+    "AgentRow",
     "Attention",
     "Backlog",
     "Check",

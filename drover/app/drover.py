@@ -22,6 +22,7 @@ from drover.app import project as projects
 from drover.app.backlog import LIFE, PLAIN, Backlog, open_backlog
 from drover.app.host import host_name, workers_of
 from drover.app.readings import (
+    AgentRow,
     Check,
     Context,
     InboxItem,
@@ -489,6 +490,16 @@ class Drover:
     async def status(self, epic: str | None = None) -> StatusReport:
         return await look.status(self.store, self.settings, self.places, epic)
 
+    async def agents(self) -> list[AgentRow]:
+        """The agents in use, and the limits of their accounts."""
+        return await look.agents(self.store, self.settings)
+
+    async def lift_limit(self, type: str) -> int | None:
+        """End the limit of an agent's account before its time: how many tasks go on. None when there was none."""
+        registry.find(type)
+        by = await self._operator()
+        return await self.store.limits.lift(type, default=self.settings.agent, operator=by)
+
     async def tree(self, epic: str | None = None) -> list[TreeNode]:
         """Epics, their tasks and sub-tasks, and what each waits for."""
         return await look.tree(self.store, epic)
@@ -659,7 +670,8 @@ class Drover:
     async def _check_agents(self, run: Run) -> None:
         """Every agent that the run's tasks name can be started, or nothing is begun."""
         tasks = await look.order_of(self.store, run.epic_id, run.task_ids)
-        for type in sorted({task.agent or self.settings.agent for task in tasks}):
+        named = {task.agent or self.settings.agent for task in tasks} | ({*self.settings.fallback} if tasks else set())
+        for type in sorted(named):
             found = await registry.find(type).check(self.agent_settings(type))
             if found.problem is not None:
                 raise AgentError(f"agent {type}: {found.problem}", hint=found.hint)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drover.app.readings import (
+    AgentRow,
     Attention,
     ResumeItem,
     RunningTask,
@@ -111,13 +112,41 @@ def _notes(waiting: Sequence[Task], target: str) -> list[str]:
     return [f"{len(held_back)} landed, not yet in {target}: {held_back[0].detail}"]
 
 
+async def agents(store: Store, settings: Settings) -> list[AgentRow]:
+    """The agents that the settings name, and those that are limited."""
+    limits = {limit.agent: limit for limit in await store.limits.standing()}
+    waiting = await _in(store, None, (Status.WAITING,))
+    rows = []
+    for type in dict.fromkeys((settings.agent, *settings.fallback, *settings.agents, *limits)):
+        limit, stands_in = limits.get(type), type in settings.fallback
+        if limit is None:
+            rows.append(AgentRow(type=type, fallback=stands_in))
+            continue
+        rows.append(
+            AgentRow(
+                type=type,
+                fallback=stands_in,
+                until=limit.until,
+                reason=limit.reason,
+                detail=limit.detail,
+                waiting=_held_up(waiting, type, settings.agent),
+            )
+        )
+    return rows
+
+
+def _held_up(waiting: Sequence[Task], agent: str, default_agent: str) -> int:
+    """How many tasks wait for the end of an agent's limit."""
+    return sum(t.reason in LIMITED and (t.agent or default_agent) == agent for t in waiting)
+
+
 def _limit_notes(limits: Sequence[AgentLimit], waiting: Sequence[Task], default_agent: str) -> list[str]:
     """``claude: limited until 15:00 (3 tasks waiting)``, local time; with the day when that is another one."""
     notes = []
     for limit in limits:
         until, noted = (datetime.fromtimestamp(at / 1000).astimezone() for at in (limit.until, limit.noted_at))
         when = f"{until:%H:%M}" if until.date() == noted.date() else f"{until:%b %d %H:%M}"
-        held_up = sum(t.reason in LIMITED and (t.agent or default_agent) == limit.agent for t in waiting)
+        held_up = _held_up(waiting, limit.agent, default_agent)
         notes.append(f"{limit.agent}: limited until {when} ({held_up} task{'' if held_up == 1 else 's'} waiting)")
     return notes
 

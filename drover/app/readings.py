@@ -145,6 +145,17 @@ class WorktreeRow(Frozen):
     proof: str = ""  # why nothing is lost with it
 
 
+class AgentRow(Frozen):
+    """A type of agent in use, and until when its account is limited (unix ms)."""
+
+    type: str
+    fallback: bool = False  # it stands in for others
+    until: int | None = None
+    reason: str | None = None
+    detail: str = ""
+    waiting: int = 0  # tasks that wait for the limit's end
+
+
 class Check(Frozen):
     """One line of the doctor's."""
 

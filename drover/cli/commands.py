@@ -55,6 +55,7 @@ _COMMANDS: tuple[tuple[Group, str, str, str], ...] = (
     (_STEER, "retry", "steer:retry", "Give failed or cancelled tasks another chance."),
     (_STEER, "reset", "steer:reset", "Put tasks back to the start."),
     (_STEER, "resolve", "steer:resolve", "Drop what a task still waits for."),
+    (_STEER, "agent", "agent:agent", "The limits of agents' accounts: list, lift."),
     (_STEER, "db", "db:db", "The database: status, migrate, copy, backup, check, adopt."),
     (_STEER, "worktree", "worktree:worktree", "What is on disk: list, prune, cleanup, restore."),
 )

@@ -10,6 +10,7 @@ from drover.domain.states import TERMINAL, State
 
 if TYPE_CHECKING:
     from drover.app import (
+        AgentRow,
         Check,
         Drover,
         InboxItem,
@@ -374,6 +375,17 @@ def worktree_json(row: WorktreeRow) -> Shape:
         "bytes": row.bytes,
         "removable": row.removable,
         "proof": row.proof,
+    }
+
+
+def agent_json(row: AgentRow) -> Shape:
+    return {
+        "type": row.type,
+        "fallback": row.fallback,
+        "limited_until": _time(row.until),
+        "reason": row.reason,
+        "detail": row.detail,
+        "waiting": row.waiting,
     }
 
 

@@ -151,6 +151,7 @@ class Claim(Frozen):
     worker_id: str
     lease_until: int  # when this process must have stopped by its own boot clock, ms; never later than by the store's
     first_port: int | None = None  # of the ten ports leased with it
+    agent: str | None = None  # who is to work: the task's agent, or one that stands in for it
 
     @property
     def task_id(self) -> str:

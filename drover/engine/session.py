@@ -14,6 +14,7 @@ from drover.agents.base import Agent, AgentHost, AgentJob
 from drover.domain.models import AgentReport, Claim, Frozen, ProcessIdentity, Resumed, Task, Usage, Word, Worktree
 from drover.domain.verdicts import Outcome
 from drover.engine import legacy, prompt, result, session_files, usage
+from drover.engine.limits import OF_THE_PROVIDER
 from drover.engine.past import Past
 from drover.engine.steps import Run
 from drover.engine.tools import Tools
@@ -39,7 +40,7 @@ async def hold(run: Run, tree: Worktree, order: Order | None = None, *, part: st
     sub-tasks may have done everything.
     """
     tools, task = run.tools, run.claim.task
-    agent = tools.find_agent(tools.agent_of(task))
+    agent = tools.find_agent(run.agent)
     past = await _past(run, order)
     words = await tools.store.orders.untold(task.id, run.claim.fence)
     if (adopted := past.ended_unseen(tools.places.state)) is not None:
@@ -166,7 +167,8 @@ async def _handover(run: Run, tree: Worktree, past: Past) -> str:
     tools, task = run.tools, run.claim.task
     scratch = tools.places.scratch(f"{task.id}.diff")
     patch = await patch_of_worktree(tools.repo, Path(tree.path), base=tree.base, scratch=scratch)
-    words = next((a.words for a in reversed(past.executions) if a.words), "")
+    heard = [a.words for a in past.executions if a.words and a.outcome not in OF_THE_PROVIDER]
+    words = heard[-1] if heard else ""
     return prompt.handover(past.last.agent, words, patch)
 
 

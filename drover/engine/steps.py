@@ -63,6 +63,11 @@ class Run:
     results: dict[str, Frozen] = field(default_factory=dict)  # of the steps done or recalled so far
     taken: TakenTree | None = None  # what the clone holds since its agent ended
 
+    @property
+    def agent(self) -> str:
+        """Who works on it."""
+        return self.claim.agent or self.tools.agent_of(self.claim.task)
+
     def __post_init__(self) -> None:
         self.lease_until = self.claim.lease_until
 

@@ -199,6 +199,7 @@ class Crew:
                     epic_id=scope.epic_id,
                     task_ids=scope.task_ids,
                     agent=self._tools.settings.agent,
+                    fallback=self._tools.settings.fallback,
                     choice=scope.choice,
                     budget=self._purse.budget,
                 )

@@ -8,7 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from drover.domain.budget import Budget, dollars
 from drover.domain.models import Frozen, Mode, TestMode, TestScope
@@ -310,9 +310,20 @@ class Settings(Frozen):
     pool: PoolTable = PoolTable()
     hooks: HooksTable = HooksTable()
     agents: Mapping[AgentType, AgentTable] = Field(default_factory=dict)
+    fallback: tuple[AgentType, ...] = Field((), alias="agents.fallback")  # in [agents], beside the types' own tables
 
     sources: Mapping[str, str] = Field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lift_fallback(cls, values: object) -> object:
+        """``[agents] fallback`` stands among the tables of the types, and is none."""
+        agents = values.get("agents") if isinstance(values, dict) else None
+        if not isinstance(values, dict) or not isinstance(agents, dict) or "fallback" not in agents:
+            return values
+        tables = {name: table for name, table in agents.items() if name != "fallback"}
+        return {**values, "agents": tables, "agents.fallback": agents["fallback"]}
 
     def agent_table(self, agent_type: str) -> AgentTable:
         """How that type of agent is started; all defaults when nothing was set for it."""

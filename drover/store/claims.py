@@ -27,8 +27,8 @@ from drover.domain.states import State
 from drover.domain.verdicts import Completed, Failed, Outcome, Parked, Planned, Released, Retry, Stopped, Verdict
 from drover.store.database import Database, Row, Transaction, Value
 from drover.store.events import tell
+from drover.store.limits import choose_agent, wake_at
 from drover.store.limits import standing as standing_limits
-from drover.store.limits import wake_at
 from drover.store.plans import PLAN_WAIT, keep
 from drover.store.ports import lease_block
 from drover.store.rows import attempt_of, step_of, task_of
@@ -71,6 +71,7 @@ class Claims:
         epic_id: str | None = None,
         task_ids: Sequence[str] = (),
         agent: str | None = None,
+        fallback: Sequence[str] = (),
         choice: Choice = "ready",
         budget: Budget | None = None,
     ) -> Claim | None:
@@ -78,10 +79,11 @@ class Claims:
 
         ``choice``: of those without a plan, blocked ones too (``to_plan``), or with an approved one (``to_build``).
         ``agent`` is that of tasks that name none. A task whose agent is limited is not taken but parked until
-        that limit's end, unless its agent has done its part. Under a ``budget`` the claim puts aside what its
-        execution is expected to use: never more than there is, whoever else claims at the same time. A task
-        whose own or whose epic's budget is used up is parked; when nothing may begin at all, only what
-        needs no agent any more is taken.
+        that limit's end, unless its agent has done its part, or one of ``fallback`` may work in its place: the
+        first that is not limited, while what the account of the task's own may use is used up. Under a ``budget``
+        the claim puts aside what its execution is expected to use: never more than there is, whoever else claims
+        at the same time. A task whose own or whose epic's budget is used up is parked; when nothing may begin at
+        all, only what needs no agent any more is taken.
         """
 
         asked = self._clock.boottime()  # the lease begins later, so it does not end before asked + lease_ms
@@ -92,13 +94,13 @@ class Claims:
                 tx.ring()
             lease_until = tx.lease_now + self.lease_ms
             lease: dict[str, Value] = {"worker_id": worker.id, "lease_until": lease_until, "now": now}
-            wanted = _Wanted(choice, epic_id, task_ids, agent or "")
+            wanted = _Wanted(choice, epic_id, task_ids, agent or "", tuple(fallback))
             standing = await begin_standing(tx, budget, worker.run_id, now) if budget and budget.any else None
             if standing is not None and await standing.refusal(wanted.agent):
                 row = await take_paid(tx, lease, epic_id, task_ids) if choice != "to_plan" else None
-                held = 0, 0
+                held, who = (0, 0), None
             else:
-                row, held = await _take_what_may_begin(tx, lease, wanted, standing)
+                row, held, who = await _take_what_may_begin(tx, lease, wanted, standing)
             if row is None:
                 return None
             task = await with_edges(tx, row, now)
@@ -117,7 +119,14 @@ class Claims:
             await _tell(tx, "task.claimed", now, task, worker.id, fence=task.fence, host=worker.host)
             port = await lease_block(tx, worker.host, task.id, task.fence, now)
             end = asked + self.lease_ms
-            return Claim(task=task, fence=task.fence, worker_id=worker.id, lease_until=end, first_port=port)
+            return Claim(
+                task=task,
+                fence=task.fence,
+                worker_id=worker.id,
+                lease_until=end,
+                first_port=port,
+                agent=who or task.agent or agent,
+            )
 
         return await self._database.write(verb)
 
@@ -413,6 +422,11 @@ class _Wanted(NamedTuple):
     epic_id: str | None
     task_ids: Sequence[str]
     agent: str  # of tasks that name none
+    fallback: tuple[str, ...] = ()  # who stands in for an agent whose account is used up
+
+    def agents(self, row: Row) -> tuple[str, ...]:
+        """Who may work on the task, the first first."""
+        return tuple(dict.fromkeys((str(row["agent"] or self.agent), *self.fallback)))
 
 
 async def _take(tx: Transaction, lease: dict[str, Value], wanted: _Wanted) -> Row | None:
@@ -428,23 +442,23 @@ async def _take(tx: Transaction, lease: dict[str, Value], wanted: _Wanted) -> Ro
 
 async def _take_what_may_begin(
     tx: Transaction, lease: dict[str, Value], wanted: _Wanted, standing: Standing | None
-) -> tuple[Row | None, tuple[int, int]]:
-    """As :func:`_take`, and what it reserves; what a limit or a budget keeps from beginning is parked."""
-    now, parked, held = int(lease["now"] or 0), 0, (0, 0)
+) -> tuple[Row | None, tuple[int, int], str | None]:
+    """As :func:`_take`, what it reserves, and who works; what a limit or a budget keeps from beginning is parked."""
+    now, parked, held, who = int(lease["now"] or 0), 0, (0, 0), None
     row = await _take(tx, lease, wanted)
     limits = await standing_limits(tx, now) if row is not None else {}
     while row is not None and not await _agent_is_done(tx, row):
-        agent = str(row["agent"] or wanted.agent)
-        found = _wait_of(limits.get(agent), row, now) or await _room(row, agent, standing, now)
+        agent, limit = choose_agent(wanted.agents(row), limits)
+        found = _wait_of(limit, row, now) or await _room(row, agent, standing, now)
         if not isinstance(found, Parked):
-            held = found
+            held, who = found, agent
             break
         await _park(tx, row, found, now)
         parked += 1
         row = await _take(tx, lease, wanted) if parked < PARKED_AT_ONCE else None
     if parked:
         tx.ring()
-    return row, held
+    return row, held, who
 
 
 def _wait_of(limit: AgentLimit | None, row: Row, now: int) -> Parked | None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping, Sequence
 
 from drover.domain.clock import Clock
 from drover.domain.models import AgentLimit
 from drover.store.database import Database, Transaction
+from drover.store.events import tell
 
+USED_UP = "usage_limit"
 STAGGER_LIMIT_MS = 30_000  # those that wait for one limit wake within this time after its end, not all at once
 
 
@@ -18,20 +21,30 @@ class Limits:
         self._database = database
         self._clock = clock
 
-    async def note(self, agent: str, until: int, *, reason: str, detail: str) -> None:
-        """Remember that ``agent`` is limited until then (unix ms). A limit that ends later stands."""
-
-        async def verb(tx: Transaction) -> None:
-            now = self._clock.now()
-            await tx.run("note_limit", agent=agent, until=until, reason=reason, detail=detail, now=now)
-
-        await self._database.write(verb)
-
-    async def lift(self, agent: str) -> bool:
-        """Forget the limit of ``agent``, and whether there was one. Tasks that wait for it go on waiting."""
+    async def note(self, agent: str, until: int, *, reason: str, detail: str) -> bool:
+        """Remember that ``agent`` is limited until then (unix ms). False: a limit that ends no sooner stood already."""
 
         async def verb(tx: Transaction) -> bool:
-            return await tx.run("lift_limit", agent=agent) > 0
+            now = self._clock.now()
+            return await tx.run("note_limit", agent=agent, until=until, reason=reason, detail=detail, now=now) > 0
+
+        return await self._database.write(verb)
+
+    async def lift(self, agent: str, *, default: str | None = None, operator: str | None = None) -> int | None:
+        """Forget the limit of ``agent`` and wake who waits for it: how many tasks. None when there was no limit.
+
+        ``default`` is the agent of tasks that name none.
+        """
+
+        async def verb(tx: Transaction) -> int | None:
+            now = self._clock.now()
+            if agent not in await standing(tx, now):
+                return None
+            await tx.run("lift_limit", agent=agent)
+            woken = await tx.run("wake_limited", agent=agent, is_default=int(agent == default), now=now)
+            await tell(tx, "agent.lifted", now, data={"agent": agent, "tasks": woken, "by": operator})
+            tx.ring()
+            return woken
 
         return await self._database.write(verb)
 
@@ -47,6 +60,20 @@ class Limits:
 async def standing(tx: Transaction, now: int) -> dict[str, AgentLimit]:
     """Within a transaction: agent → the limit that stands."""
     return {str(row["agent"]): AgentLimit.model_validate(dict(row)) for row in await tx.all("list_limits", now=now)}
+
+
+def choose_agent(agents: Sequence[str], limits: Mapping[str, AgentLimit]) -> tuple[str, AgentLimit | None]:
+    """Who works, of those who may, and the limit that keeps all of them from it.
+
+    Others stand in for the first only while what its account may use is used up, not while it asks too often.
+    """
+    first = limits.get(agents[0])
+    if first is None or first.reason != USED_UP:
+        return agents[0], first
+    free = next((agent for agent in agents if agent not in limits), None)
+    if free is not None:
+        return free, None
+    return agents[0], min((limits[agent] for agent in agents), key=lambda limit: limit.until)
 
 
 def wake_at(limit: AgentLimit, task_id: str, now: int) -> int:

@@ -95,3 +95,61 @@ async def test_a_refusal_without_a_time_is_tried_again_later_and_later(
         assert report.completed == (task.id,)
         assert (await drover.status()).notes == ()  # an overload is not the account's
     assert waits == [1, 2, 3]
+
+
+async def test_another_agent_goes_on_with_the_work_and_the_first_comes_back_after_its_limit(site: Site) -> None:
+    """Recorded as what it was: a new session of another agent, told what had been done."""
+    site.says(VERSION + LIMITED_AT_ITS_SECOND_STEP.replace("TOP", str(site.top)))
+    other = site.top / "other.sh"
+    other.write_text(f"#!/bin/sh\ncat >> {site.top}/told; echo by another > second.txt; echo finished\n")
+    other.chmod(0o755)
+    flags = {"agents.claude.path": str(site.agent), "agents.command.path": str(other)}
+    async with site.open(**flags, **{"agents.fallback": ["command"]}) as drover:
+        first = await drover.add("First", agent="claude")
+        assert (await drover.run(workers=1)).completed == (first.id,)
+        one, two = (await drover.details(first.id)).attempts
+        notes = (await drover.status()).notes
+        assert await drover.lift_limit("claude") == 0
+        (site.top / "over").touch()
+        second = await drover.add("Second", agent="claude")
+        assert (await drover.run(workers=1)).completed == (second.id,)
+        [three] = (await drover.details(second.id)).attempts
+        after = await drover.task(first.id)
+    assert notes[0].startswith("claude: limited until ")
+    assert (one.agent, one.outcome, one.resumed) == ("claude", "usage_limit", "fresh")
+    assert (two.agent, two.outcome, two.resumed) == ("command", "done", "soft")
+    assert three.agent == "claude"
+    assert (after.attempt, after.failures) == (1, 0)
+    assert site.git("show", f"main:{first.id}.txt") == "half"
+    assert site.git("show", "main:second.txt") == "by another"
+    told = (site.top / "told").read_text()
+    assert "An earlier session (claude) worked on this task" in told
+    assert f"> +++ b/{first.id}.txt" in told
+
+
+LIMITED_AT_ITS_SECOND_STEP = """\
+read -r prompt
+echo half > $DROVER_TASK_ID.txt
+test -e TOP/over && echo '{"type":"result","is_error":false,"result":"Done."}' && exit 0
+echo '{"type":"system","subtype":"init","session_id":"'$DROVER_TASK_ID'"}'
+echo '{"type":"rate_limit_event","rate_limit_info":{"status":"rejected","resetsAt":'$(($(date +%s) + 3600))'}}'
+echo '{"type":"result","subtype":"success","is_error":true,"api_error_status":429,"result":"used up"}'
+exit 1
+"""
+
+
+async def test_later_without_a_time_is_tried_again_by_itself(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[int] = []
+
+    def backoff_ms(refusals: int, rng: object, **more: int) -> int:
+        waits.append(refusals)
+        return 50
+
+    monkeypatch.setattr(limits, "backoff_ms", backoff_ms)
+    site.says(f"echo x >> {site.top}/tries; test $(wc -l < {site.top}/tries) -gt 2 || exit 75; echo x > x.txt")
+    async with site.open() as drover:
+        task = await drover.add("Later")
+        report = await drover.run()
+        assert report.completed == (task.id,)
+        assert (await drover.task(task.id)).failures == 0
+    assert waits == [1, 2]

@@ -95,10 +95,52 @@ async def test_a_shorter_limit_does_not_end_a_longer_one(store: Store, clock: Fa
 
 async def test_a_lifted_limit_holds_nobody_back(store: Store, clock: FakeClock) -> None:
     await limit(store, clock)
-    assert await store.limits.lift("claude")
-    assert not await store.limits.lift("claude")
+    assert await store.limits.lift("claude") == 0
+    assert await store.limits.lift("claude") is None
     await add(store)
     assert await claim(store) is not None
+
+
+async def test_who_waited_for_a_lifted_limit_goes_on_and_nobody_else(store: Store, clock: FakeClock) -> None:
+    unnamed, named, other = await add(store), await add(store, agent="claude"), await add(store, agent="codex")
+    await limit(store, clock)
+    await limit(store, clock, "codex")
+    assert await claim(store) is None
+    rung = store.bell.rings
+    assert await store.limits.lift("claude", default="claude", operator="olive") == 2
+    assert store.bell.rings > rung
+    states = [(await now_of(store, task)).state for task in (unnamed, named, other)]
+    assert states == [State.QUEUED, State.QUEUED, State.WAITING]
+    [told] = [e for e in await store.events.page() if e.type == "agent.lifted"]
+    assert told.data == {"agent": "claude", "tasks": 2, "by": "olive"}
+
+
+async def test_another_agent_stands_in_while_an_account_is_used_up(store: Store, clock: FakeClock) -> None:
+    for _ in range(3):
+        await add(store)
+    until = await limit(store, clock)
+    await limit(store, clock, "codex")
+    taken = await claim(store, fallback=("codex", "qwen"))
+    assert taken is not None and taken.agent == "qwen"
+    clock.advance((until - clock.now()) / 1000 + 1)
+    again = await claim(store, fallback=("codex", "qwen"))
+    assert again is not None and again.agent == "claude"
+
+
+async def test_nobody_stands_in_for_an_agent_that_only_asks_too_often(store: Store, clock: FakeClock) -> None:
+    task = await add(store)
+    await store.limits.note("claude", clock.now() + HOUR, reason="rate_limited", detail="slow down")
+    assert await claim(store, fallback=("codex",)) is None
+    assert (await now_of(store, task)).reason == "rate_limited"
+
+
+async def test_where_all_are_used_up_the_first_to_come_back_decides(store: Store, clock: FakeClock) -> None:
+    task = await add(store)
+    await limit(store, clock, "claude", 3 * HOUR)
+    until = await limit(store, clock, "codex", HOUR)
+    assert await claim(store, fallback=("codex",)) is None
+    due_at = (await now_of(store, task)).due_at
+    assert due_at is not None and until <= due_at <= until + 30_000
 
 
 async def test_more_tasks_than_are_parked_at_once_all_wait(
