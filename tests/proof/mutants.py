@@ -35,7 +35,7 @@ def of_python(path: str, source: str) -> Iterator[Mutant]:
     """
     tree = ast.parse(source)
     functions = [f for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef)]
-    for place, (*_, node) in enumerate(_places(tree)):
+    for place, node in enumerate(_places(tree)):
         line = getattr(node, "lineno", 0)
         for number, (what, _) in enumerate(_changes(node)):
             inside = f"{path}:{_first_line(functions, line)}"
@@ -50,42 +50,36 @@ def _first_line(functions: Sequence[ast.FunctionDef | ast.AsyncFunctionDef], lin
 
 
 def _changed(source: str, place: int, number: int) -> str:
-    tree = ast.parse(source)
-    parent, field, index, node = list(_places(tree))[place]
+    """The text with that node said otherwise, and every other letter as it was: some tests read the code."""
+    node = list(_places(ast.parse(source)))[place]
     _, changed = list(_changes(node))[number]
-    if index is None:
-        setattr(parent, field, changed)
-    else:
-        getattr(parent, field)[index] = changed
-    return ast.unparse(ast.fix_missing_locations(tree)) + "\n"
+    spot = node.test if isinstance(node, ast.If | ast.While) else node
+    lines = [line.encode() for line in source.splitlines(keepends=True)]
+    before = b"".join(lines[: spot.lineno - 1]) + lines[spot.lineno - 1][: spot.col_offset]
+    after = lines[spot.end_lineno - 1][spot.end_col_offset :] + b"".join(lines[spot.end_lineno :])
+    said = ast.unparse(ast.fix_missing_locations(changed))
+    return (before + (said if isinstance(changed, ast.stmt) else f"({said})").encode() + after).decode()
 
 
-Place = tuple[ast.AST, str, int | None, ast.AST]
-
-
-def _places(tree: ast.AST) -> Iterator[Place]:
-    """Every node inside of a function, with where it hangs."""
+def _places(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every node inside of a function."""
     for child in ast.iter_child_nodes(tree):
         if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
-            for index, statement in enumerate(child.body):
-                yield from _below(child, "body", index, statement)
+            for statement in child.body:
+                yield from _below(statement)
         else:
             yield from _places(child)
 
 
-def _below(parent: ast.AST, field: str, index: int | None, node: ast.AST) -> Iterator[Place]:
+def _below(node: ast.AST) -> Iterator[ast.AST]:
     if _is_left_alone(node):
         return
-    yield parent, field, index, node
+    yield node
     for name, value in ast.iter_fields(node):
-        if name in ("annotation", "returns", "decorator_list", "type_params"):
-            continue
-        if isinstance(value, ast.AST):
-            yield from _below(node, name, None, value)
-        elif isinstance(value, list):
-            for n, item in enumerate(value):
+        if name not in ("annotation", "returns", "decorator_list", "type_params"):
+            for item in value if isinstance(value, list) else [value]:
                 if isinstance(item, ast.AST):
-                    yield from _below(node, name, n, item)
+                    yield from _below(item)
 
 
 def _is_left_alone(node: ast.AST) -> bool:
@@ -114,8 +108,7 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
         case ast.Constant(value=int(value)):
             yield f"{value} → {value + 1}", ast.Constant(value + 1)
         case ast.If() | ast.While() if not isinstance(node.test, ast.Compare | ast.BoolOp | ast.Constant):
-            turned = type(node)(ast.UnaryOp(ast.Not(), node.test), node.body, node.orelse)
-            yield f"if {ast.unparse(node.test)} → if not", turned
+            yield f"if {ast.unparse(node.test)} → if not", ast.UnaryOp(ast.Not(), node.test)
         case ast.IfExp():
             yield (
                 f"{ast.unparse(node)}: exchanged",

@@ -20,7 +20,7 @@ from tests.proof.plugin import Tally
 
 ROOT = Path(__file__).parents[2]
 SEED = 7
-USUAL = 900  # crossings of the four tasks, about
+USUAL = 700  # crossings of the four tasks, about
 SLICES = 12
 
 

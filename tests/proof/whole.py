@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -42,6 +43,8 @@ def run(argv: list[str]) -> int:
 
 
 def _tests(wanted: list[str], workers: str) -> list[dict[str, Any]]:
+    for number in (signal.SIGINT, signal.SIGHUP):  # nohup and a shell's & leave them ignored, to drover under test too
+        signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="drover-proof-") as home:
         book = Path(home) / "book.json"
         subprocess.run(

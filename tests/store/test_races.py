@@ -22,6 +22,7 @@ from drover.domain.states import State
 from drover.domain.verdicts import Released
 from drover.store import Store
 from drover.store.postgres import PostgresDatabase
+from tests.proof.plugin import Tally
 from tests.store.conftest import Place
 from tests.store.scenes import add, complete, hire, hire_many, land, landing_of, take
 
@@ -290,19 +291,23 @@ async def settling(store: Store, n: int) -> Any:
 @pytest.mark.suite("T8")
 @pytest.mark.parametrize("native", [False, True], ids=["scope", "native"])
 @pytest.mark.parametrize("scene", [adding, claiming, landing, settling])
-async def test_a_cancelled_caller_leaves_a_whole_transaction_or_none(place: Place, scene: Scene, native: bool) -> None:
-    answered = happened_anyway = 0
+async def test_a_cancelled_caller_leaves_a_whole_transaction_or_none(
+    place: Place, scene: Scene, native: bool, tally: Tally
+) -> None:
+    answered = happened_anyway = tried = 0
     async with place.open() as store:
         for steps in range(0, 40, 2 if place.kind == "sqlite" else 3):
             act, happened = await scene(store, steps)
             ended = await cancelled_after(steps, act, native=native)
             await quiet(store)
+            tried += 1
             answered += ended
             happened_anyway += await happened()
             assert not ended or await happened()
         await sound(place, store)
     assert happened_anyway >= answered
     assert happened_anyway > 0
+    tally(points=tried)
 
 
 @pytest.mark.suite("T8")
