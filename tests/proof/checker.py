@@ -229,8 +229,13 @@ def a_repetition_is_paid_for(e: Evidence) -> Iterator[str]:
     starts: dict[tuple[str, int], list[float]] = defaultdict(list)
     for line in e.of_ledger("start"):
         starts[line["task"], line["attempt"]].append(line["at"])
+    # An agent may write its first line a moment after whoever started it was killed; it was allowed to before.
+    allowed: dict[tuple[str, int], float] = {}
+    for row in e.rows("SELECT task_id, attempt, agent_started_at FROM attempts WHERE agent_started_at IS NOT NULL"):
+        key = (row["task_id"], row["attempt"])
+        allowed[key] = min(allowed.get(key, row["agent_started_at"] / 1000), row["agent_started_at"] / 1000)
     for (task, attempt), at in starts.items():
-        paid = sum(min(at) <= fault <= max(at) for fault in faults)
+        paid = sum(min(*at, allowed.get((task, attempt), at[0])) <= fault <= max(at) for fault in faults)
         if len(at) > 1 + paid:
             yield f"{task}: the agent of attempt {attempt} began {len(at)} times over {paid} faults"
 

@@ -74,14 +74,18 @@ def wrong(done: subprocess.CompletedProcess[str], path: Path) -> Iterator[str]:
 
 
 def sweep(call: str, file: str, error: str, home: Path, tally: Tally, *, points: Iterator[int], for_ever: bool) -> None:
+    tried = 0
     for n in points:
         where = home / f"{n}"
         where.mkdir()
         hit, violations = refused(Refusal(file, call, error, f"{n}{'+' if for_ever else ''}"), where)
         if not hit:
-            return
+            break
+        tried += 1
         tally(points=1, violations=violations)
         shutil.rmtree(where)
+    if not tried:
+        pytest.skip(f"there is no {call} of drover.db{file} here")
 
 
 @pytest.mark.parametrize(("call", "error"), [("pwrite64", "ENOSPC"), ("fdatasync", "EIO")])

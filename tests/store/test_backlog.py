@@ -91,6 +91,11 @@ async def test_an_id_that_is_taken_is_not_given_twice(place: Place) -> None:
     assert [t.title for t in second] == ["b"] * 12
 
 
+async def test_a_letter_that_no_database_holds_is_exchanged_in_plain_text_too(store: Store) -> None:
+    task = await add(store, "plain\0text")
+    assert (await store.tasks.get(task.id)).title == "plain\ufffdtext"
+
+
 async def test_text_that_is_no_text_is_kept_as_far_as_it_can_be(store: Store) -> None:
     task = await add(store, "nul\0 half \udc80 emoji 🐑", description="'; DROP TABLE tasks; --")
     assert task.title == "nul\N{REPLACEMENT CHARACTER} half ? emoji 🐑"
