@@ -13,7 +13,7 @@ from drover.app.readings import WorktreeRow
 from drover.domain.errors import GitError, NotFound, WrongState
 from drover.domain.models import Claim, Commit, Task, Worktree
 from drover.domain.states import State
-from drover.engine import hooks, workplace
+from drover.engine import hooks, pool, workplace
 from drover.engine.gate import only_one_at_a_time
 from drover.engine.steps import Run
 from drover.engine.tools import Tools
@@ -23,6 +23,8 @@ from drover.git.snapshot import list_kept, restore_snapshot
 from drover.git.worktree import list_worktrees
 
 NEVER = 2**62
+WARM = "warm"  # the status of a clone that has no task yet
+LEFT = ("failed", "cancelled", WARM)
 
 
 class Fate(NamedTuple):
@@ -34,28 +36,49 @@ class Fate(NamedTuple):
 
 
 async def list_rows(tools: Tools) -> list[WorktreeRow]:
-    """Every clone on disk. ``removable`` is what ``prune`` would remove; nothing is written for it."""
+    """Every clone on disk, those of the pool last. ``removable`` is what ``prune`` would remove; nothing is written."""
     async with _alone(tools):
-        return [await _row(tools, path) for path in list_worktrees(tools.places.worktrees)]
+        rows = [await _row(tools, path) for path in list_worktrees(tools.places.worktrees)]
+    return [*rows, *await _warm_rows(tools)]
 
 
 async def prune(tools: Tools, *, dry_run: bool, everything: bool) -> list[WorktreeRow]:
-    """Remove clones of landed tasks, with ``everything`` also of failed and cancelled ones; the rows that went.
+    """Remove clones of landed tasks, with ``everything`` also of failed and cancelled ones, and the pool's.
+
+    Returns the rows that went.
 
     Each only when all of it that git would keep has provably landed or is on a ref, which is made now
     where there is none. Ignored files are not work. With ``dry_run`` nothing is saved or removed.
     """
     async with _alone(tools):
         rows = [await _row(tools, path) for path in list_worktrees(tools.places.worktrees)]
-        going = [r for r in rows if r.removable or (everything and r.proof and r.status in ("failed", "cancelled"))]
+        rows += await _warm_rows(tools)
+        going = [r for r in rows if r.removable or (everything and r.proof and r.status in LEFT)]
         if dry_run:
             return going
         gone = [await _remove(tools, row) for row in going]
         return [row for row in gone if row is not None]
 
 
+async def _warm_rows(tools: Tools) -> list[WorktreeRow]:
+    return [
+        WorktreeRow(
+            path=path,
+            task_id=path.name.lstrip("."),
+            status=WARM,
+            why="made ahead, for a task to begin in at once",
+            bytes=await to_thread.run_sync(_size, path),
+            removable=False,
+            proof="no task has worked in it",
+        )
+        for path in await pool.list_warm(tools)
+    ]
+
+
 async def _remove(tools: Tools, row: WorktreeRow) -> WorktreeRow | None:
     """What it holds is saved where that is needed, then it goes; None when it stays after all."""
+    if row.status == WARM:
+        return row if await pool.discard(tools, row.path) else None
     task = await tools.store.tasks.get(row.task_id)
     if task.state is not State.RUNNING:
         await _run_before_remove(tools, task, row.path)

@@ -233,6 +233,20 @@ async def tidy(tools: Tools) -> int:
     return gone
 
 
+async def list_warm(tools: Tools) -> list[Path]:
+    """The clones that a task could take now."""
+    return [place.clone for place in await on_disk(_warm_ones, tools.places.worktrees)]
+
+
+async def discard(tools: Tools, clone: Path) -> bool:
+    """Remove a warm clone; False when it was taken meanwhile."""
+    place = _Place(clone)
+    if not await on_disk(place.take_in_hand):
+        return False
+    await _remove(tools, place)
+    return True
+
+
 async def _tip(tools: Tools) -> str:
     """The lane as it is; before anything has landed it is made."""
     found = (await tools.repo.read_refs([ref := lane_ref(lane.target_of(tools))]))[ref]

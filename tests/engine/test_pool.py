@@ -220,6 +220,18 @@ async def test_a_pool_that_is_left_is_used_by_the_next_run_or_removed_when_it_is
     assert pool_files(site) == []
 
 
+async def test_warm_clones_are_listed_and_go_with_a_cleanup(site: Site) -> None:
+    async with site.open(**given(site)) as drover:
+        await drover.add("Task")
+        await pool.Keeper(await tools_of(drover)).look()
+        rows = await drover.worktrees()
+        assert [(row.status, row.removable) for row in rows] == [("warm", False)] * 2
+        assert await drover.prune_worktrees() == []
+        assert len(await drover.prune_worktrees(everything=True)) == 2
+        assert await drover.worktrees() == []
+    assert pool_files(site) == []
+
+
 def test_places_are_told_by_their_names() -> None:
     names = (".pool-abc", ".pool-abc.warm", ".pool-abc.hand-b:1:2", "..pool-abc.set-up")
     assert all(pool._PART.match(name) for name in names)

@@ -119,7 +119,7 @@ async def test_refusals_of_real_agents_halve_a_run_that_then_recovers(site: Site
     # Four at a time until the provider has refused; from then on it answers two at a time.
     site.says(
         'test "$1" = --version && echo 2.1.330 && exit 0\n'
-        "cat > /dev/null\n"
+        "read input\n"
         f"echo $DROVER_TASK_ID >> {site.top}/starts\n"
         f"if test $(wc -l < {site.top}/starts) -le 4; then\n"
         f"until test $(wc -l < {site.top}/starts) -ge 4; do sleep 0.02; done\n"
