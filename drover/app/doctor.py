@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from drover.agents import registry
 from drover.app.readings import Check
 from drover.domain.errors import DroverError
-from drover.engine import reaper, space
+from drover.engine import hosts, reaper, space
+from drover.engine.lane import target_of
+from drover.git import remote
 from drover.git.limits import find_limits
 from drover.process import end_marked, find_marked, is_alive
 
@@ -25,7 +27,7 @@ WAL_RESET_SAFE = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
 async def examine(drover: Drover, *, fix: bool) -> list[Check]:
     """Every check in order; with ``fix`` what is safe to repair is repaired."""
     found: list[Check] = []
-    for look in (_git, _agent, _disk, _store, _counters, _leftovers, _hooks, _settings):
+    for look in (_git, _remote, _agent, _disk, _store, _counters, _leftovers, _hooks, _settings):
         try:
             found += [check async for check in look(drover, fix)]
         except DroverError as error:
@@ -49,6 +51,16 @@ async def _git(drover: Drover, fix: bool) -> AsyncIterator[Check]:
         )  # fmt: skip
     else:
         yield Check(name="target", level="ok", message=f"work lands on {target}")
+
+
+async def _remote(drover: Drover, fix: bool) -> AsyncIterator[Check]:
+    tools = await drover.tools()
+    if drover.settings.landing.push is None:
+        return
+    await hosts.insist(tools)
+    tip = await remote.look_at(tools.repo, tools.remote, target_of(tools))
+    has = f"{target_of(tools)} is at {tip[:12]} there" if tip else f"it has no {target_of(tools)} yet"
+    yield Check(name="remote", level="ok", message=f"{tools.remote} answers: {has}")
 
 
 async def _agent(drover: Drover, fix: bool) -> AsyncIterator[Check]:

@@ -8,6 +8,7 @@ from drover.domain.errors import UsageError
 from drover.engine import reaper
 from drover.engine.lane import target_of
 from drover.engine.tools import Tools
+from drover.git import remote
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +20,8 @@ async def insist(tools: Tools) -> None:
     """Refuse a run that would land where other hosts cannot see it, or beside one that does."""
     if tools.local_lease_clock:
         return  # a SQLite file has one host
+    if tools.shared:
+        await _insist_on_clone(tools)
     for other in await tools.store.workers.others_at_work(tools.host, within_ms=SEEN_WITHIN_MS):
         if tools.shared and other.push is None:
             raise UsageError(
@@ -36,6 +39,19 @@ async def insist(tools: Tools) -> None:
             log.warning(
                 "%s lands on %s of %s, this run on that of %s", other.host, other.target, other.push, tools.remote
             )
+
+
+async def _insist_on_clone(tools: Tools) -> None:
+    """What a clone needs to land where the other hosts do."""
+    if not await remote.is_known(tools.repo, tools.remote):
+        raise UsageError(
+            f"[landing] push names {tools.remote!r}, which is no remote of this clone",
+            hint=f"git remote add {tools.remote} URL, the same repository on every host",
+        )
+    if (tools.repo.git_dir / "shallow").exists():
+        raise UsageError(
+            "this clone is shallow: it cannot tell what other hosts have landed", hint="git fetch --unshallow"
+        )
 
 
 async def keep_seen(tools: Tools) -> None:

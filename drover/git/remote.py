@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from drover.domain.errors import GitError, Unreachable
-from drover.git.command import NETWORK, Place, network_environment, operator_environment
+from drover.git.command import NETWORK, SETTINGS, Place, network_environment, operator_environment
 from drover.git.landing import branch_ref
 from drover.git.repo import Repo, check_ref
 
@@ -16,6 +16,14 @@ def fetched_ref(remote: str, branch: str) -> str:
     """Where a remote's branch is kept, apart from the operator's own remote-tracking branches."""
     name = "".join(sign if sign.isalnum() or sign in "-_" else "-" for sign in remote).strip("-") or "remote"
     return check_ref(f"refs/drover/remotes/{name}/{check_ref(branch)}")
+
+
+async def is_known(repo: Repo, remote: str) -> bool:
+    """Whether ``remote`` names a remote of this repository, or is itself a place to push to."""
+    if "/" in remote or ":" in remote:
+        return True
+    place = Place(repo.root, operator_environment(), SETTINGS)
+    return bool(await place.line("config", "--get", f"remote.{remote}.url", ok=(0, 1)))
 
 
 async def look_at(repo: Repo, remote: str, branch: str) -> str | None:

@@ -269,6 +269,19 @@ async def test_hosts_have_to_land_in_one_place(shared: Shared) -> None:
             await a.run()
 
 
+async def test_a_clone_that_cannot_land_with_the_others_is_refused(shared: Shared) -> None:
+    async with shared.open(shared.a) as a:
+        assert [c.level for c in await a.doctor() if c.name == "remote"] == ["ok"]
+        (shared.a.root / ".git" / "shallow").write_text(shared.a.git("rev-parse", "main") + "\n")
+        with pytest.raises(UsageError, match="this clone is shallow"):
+            await a.run()
+        (shared.a.root / ".git" / "shallow").unlink()
+        shared.a.git("remote", "rename", "origin", "upstream")
+        with pytest.raises(UsageError, match="'origin', which is no remote of this clone"):
+            await a.run()
+        assert [c.level for c in await a.doctor() if c.name == "remote"] == ["problem"]
+
+
 async def test_another_machine_of_the_same_name_is_not_judged_by_its_boot(shared: Shared) -> None:
     async with shared.open(shared.a) as a:
         task = await a.add("Elsewhere")
