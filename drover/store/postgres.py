@@ -20,6 +20,7 @@ from anyio.abc import TaskGroup
 from drover.domain.clock import Clock
 from drover.domain.errors import DroverError, OutcomeUnknown, StoreError, StoreUnavailable
 from drover.domain.ids import new_token
+from drover.domain.quantities import format_duration
 from drover.store.database import Bell, Row, Value, Verb, clean
 from drover.store.migrate import refuse_newer
 from drover.store.postgres_link import (
@@ -45,6 +46,7 @@ log = logging.getLogger(__name__)
 POOL = 8
 TRIES = 5
 CLOSING_S = 10.0
+CLOCK_TOLERANCE_MS = 120_000
 BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)  # between tries to reach a server that is away
 
 _CLOCK = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint) AS now, pg_backend_pid() AS pid"
@@ -135,6 +137,7 @@ class PostgresDatabase:
         self._system: Value = None
         self._closed = False
         self._ended = False
+        self._ahead_ms = 0  # how far this machine's clock was ahead of the server's when they met
         self._failures = 0
         self._not_before = 0.0
         self._trouble = ""
@@ -291,6 +294,7 @@ class PostgresDatabase:
                 raise translated(error, self.address) from error
             raise
         self._system = met.system
+        self._ahead_ms = self._clock.now() - met.now
         return _Session(connection, met.pid)
 
     def _drop_idle(self) -> None:
@@ -301,8 +305,19 @@ class PostgresDatabase:
     async def open(self, group: TaskGroup) -> None:
         """Look at the server, bring the schema up to this program's; from here on verbs can run, in ``group``."""
         session = await self._meet(lambda new: ensure_schema(new, self.address, self._clock.now()))
+        self._warn_of_clock()
         self._idle.append(session)
         self._group = group
+
+    def _warn_of_clock(self) -> None:
+        """Leases are the server's, but waits that are told as a time of day are this machine's."""
+        if abs(self._ahead_ms) > CLOCK_TOLERANCE_MS:
+            how = "ahead of" if self._ahead_ms > 0 else "behind"
+            log.warning(
+                "the clock of this machine is %s %s the database's: no lease depends on it, but waits until a time do",
+                format_duration(abs(self._ahead_ms) // 1000 * 1000),
+                how,
+            )
 
     async def close(self) -> None:
         """Let transactions under way come to their end, then let every connection go."""

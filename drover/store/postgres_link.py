@@ -138,6 +138,7 @@ class Met(NamedTuple):
     """A server as a connection met it."""
 
     pid: int  # of the process that serves the connection
+    now: int  # of its clock, unix ms
     system: Value  # which cluster of databases it is; the same on its standbys; None where nobody may ask
 
 
@@ -146,7 +147,8 @@ async def verify(connection: Connection, address: Address) -> Met:
     said = await connection.fetchrow(
         "SELECT CAST(current_setting('server_version_num') AS integer) AS version,"
         " current_setting('synchronous_commit') AS synchronous_commit, current_setting('fsync') AS fsync,"
-        " pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' AS standby"
+        " pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' AS standby,"
+        " CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint) AS now"
     )
     assert said is not None  # noqa: S101 - a SELECT without FROM has one row
     if int(said["version"] or 0) < OLDEST:
@@ -166,7 +168,7 @@ async def verify(connection: Connection, address: Address) -> Met:
         system = await connection.fetchval("SELECT system_identifier FROM pg_control_system()")
     except asyncpg.PostgresError:
         system = None
-    return Met(pid, system)
+    return Met(pid, int(said["now"] or 0), system)
 
 
 async def _refuse_shared_sessions(connection: Connection, address: Address) -> None:
