@@ -115,7 +115,7 @@ def test_the_last_of_several_results_counts_and_their_use_is_added_up(make_job: 
 
 def test_what_the_session_had_cost_before_is_not_counted_again(make_job: MakeJob) -> None:
     assert report_of(make_job, captured("done"), Exit(returncode=0), prior=0.01).usage.cost_usd == 0.005
-    assert report_of(make_job, captured("done"), Exit(returncode=0), prior=1.0).usage.cost_usd == 0.015
+    assert report_of(make_job, captured("done"), Exit(returncode=0), prior=1.0).usage.cost_usd == 0.015  # it was blank
 
 
 def test_a_run_that_was_cut_short_still_tells_what_it_used(make_job: MakeJob) -> None:

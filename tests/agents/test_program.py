@@ -15,7 +15,7 @@ from drover.agents.base import AgentJob
 from drover.agents.program import Ended, Program, Reading, Start
 from drover.agents.stream import Json
 from drover.domain.errors import LeaseLost
-from drover.domain.models import AgentReport
+from drover.domain.models import AgentReport, Usage
 from drover.domain.verdicts import Outcome
 from drover.process import adopt, find_marked
 
@@ -201,3 +201,40 @@ async def test_a_cancelled_driver_leaves_nothing_running(make_job: MakeJob, host
     assert find_marked(job.marker) == []
     exit = adopt(job.log_dir / "exit.json")
     assert exit is None or exit.stopped == "order"  # None: it had not begun
+
+
+async def test_a_session_that_tells_less_of_itself_than_before_was_blank(make_job: MakeJob, host: Host) -> None:
+    """The id is the same; what it has done is not. What came back from a snapshot may lack the last turns."""
+    script = 'say(session=sys.argv[1]); say(say="x")'
+
+    class Forgetful(Actor):
+        def lost_turns(self, job: AgentJob, ended: Ended[Words]) -> bool:
+            return len(ended.reading.words) < job.prior_usage.turns
+
+    for turns, restored, resumed in ((1, False, "continued"), (2, False, "fresh"), (2, True, "restored")):
+        job = make_job(session_id="old", prior_usage=Usage(turns=turns), restored=restored)
+        assert (await Forgetful(script).work(job, host)).resumed == resumed
+
+
+async def test_what_was_done_before_is_told_to_a_session_that_begins(make_job: MakeJob, host: Host) -> None:
+    script = 'if sys.argv[2] in ("continued", "restored"): sys.exit("who?")\nsay(say=sys.stdin.read())'
+    job = make_job("all of it", session_id="old", follow_up="go on", handover="the diff", restored=True)
+    report = await Actor(script).work(job, host)
+    assert (report.summary, report.resumed) == ("all of it\nthe diff", "soft")
+    assert [resumed for _, resumed in host.starts] == ["restored", "soft"]
+
+
+async def test_what_all_runs_of_an_execution_used_is_read_back_from_its_log(make_job: MakeJob, host: Host) -> None:
+    class Counting(Actor):
+        def report(self, job: AgentJob, ended: Ended[Words]) -> AgentReport:
+            return super().report(job, ended).model_copy(update={"usage": Usage(turns=len(ended.reading.words))})
+
+    script = 'say(session="one"); say(say="x " + os.environ["ACTOR_KEY"]); sys.exit(len(sys.argv[2]) == 5)'
+    job = make_job(env={"ACTOR_KEY": "hush-hush"})
+    await Counting(script).work(job, host)
+    await Counting(script).work(job.model_copy(update={"session_id": "one", "reported": True}), host)
+    (job.log_dir / "exit.json").unlink()  # nobody saw how the second one ended
+    report = await Counting(script).read_back(job)
+    assert report is not None
+    assert (report.usage.turns, report.session_id, report.summary) == (2, "one", "x [secret]")
+    assert await Counting(script).read_back(make_job()) is None

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from drover.app.drover import Drover
@@ -99,3 +103,24 @@ async def test_an_interrupted_execution_tells_what_it_used_and_nothing_is_counte
     assert first.words == "It is [secret]"
     assert (second.resumed, second.usage.tokens) == ("continued", 220)
     assert (status.tokens, status.cost_usd) == (327, 0.75)
+
+
+async def test_what_a_run_that_was_killed_used_is_read_back_by_the_next(site: Site) -> None:
+    site.says(COSTLY % {"top": site.top})
+    flags = {"agents.claude.path": str(site.agent)}
+    async with site.open(**flags) as drover:
+        task = await drover.add("Costs", agent="claude")
+        env = {**os.environ, "DROVER_AGENT_TYPE": "claude", "DROVER_AGENT_PATH": str(site.agent)}
+        argv = [sys.executable, "-m", "drover", "run"]
+        run = subprocess.Popen(argv, cwd=site.root, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            await site.eventually(site.top / "begun", 60)
+        finally:
+            run.kill()
+            run.wait()
+        report = await drover.run()
+        first, second = await executions(drover, task.id)
+        status = await drover.status()
+    assert (first.outcome, first.usage.tokens, first.usage.model) == ("interrupted", 107, "opus")
+    assert (second.resumed, second.usage.cost_usd) == ("continued", 0.75)
+    assert (report.tokens, status.tokens, status.cost_usd) == (220, 327, 0.75)
