@@ -60,6 +60,7 @@ class Database(Protocol):
     """One open database."""
 
     dialect: str
+    calls: bool  # whether the server has functions of ours that are whole verbs
     bell: Bell  # the backlog may have changed: look for work, and whether a claim still stands
     news: Bell  # something was committed, so the event log may have grown
 
@@ -68,6 +69,13 @@ class Database(Protocol):
 
         A caller that is cancelled stops waiting; the transaction goes on to its end, so a cancelled
         write may or may not have happened and is settled by reading.
+        """
+        ...
+
+    async def call(self, verb: Verb[T]) -> T:
+        """As :meth:`write`, for a verb that is a single statement; only where ``calls``.
+
+        Raises OutcomeUnknown also where :meth:`write` would have tried again: nothing precedes the statement.
         """
         ...
 

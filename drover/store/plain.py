@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Literal, NamedTuple
 
 from pydantic import JsonValue
 
 from drover.domain.clock import Clock
-from drover.domain.errors import LeaseLost
+from drover.domain.errors import LeaseLost, OutcomeUnknown
 from drover.domain.models import Claim, Worker
 from drover.store.database import Database, Row, Transaction, Value
 from drover.store.events import Told, tell_all, told
+from drover.store.migrate import refuse_newer
 from drover.store.rows import task_of
 
 
@@ -69,6 +71,65 @@ class Plain:
         :class:`LeaseLost` when the claim is no longer held; then nothing was written and nothing taken.
         """
 
+        if self._database.calls and then is not None and then.id == claim.worker_id:
+            try:
+                return await self._database.call(partial(self._finish_and_take, claim, result, then, idle))
+            except OutcomeUnknown:
+                return await self._finish_anew(claim, result, then, idle)
+        return await self._finish(claim, result, then, idle)
+
+    async def _finish_anew(self, claim: Claim, result: str | None, then: Worker, idle: int) -> Finished:
+        """Whether it was finished is not known: it is found done, with what the worker took after it, or done now."""
+        try:
+            return await self._finish(claim, result, then, idle)
+        except LeaseLost:
+
+            async def find(tx: Transaction) -> Finished | None:
+                row = await tx.one("find_task", id=claim.task_id)
+                if row is None or row["state"] != "completed" or row["fence"] != claim.fence:
+                    return None
+                held = await tx.one("find_held_by", worker_id=then.id)
+                return Finished(0, await self._taken(tx, held, then) if held is not None else None)
+
+            if (found := await self._database.read(find)) is None:
+                raise
+            self._database.bell.ring()  # what it has set free is not known any more
+            return found
+
+    async def _finish_and_take(
+        self, claim: Claim, result: str | None, then: Worker, idle: int, tx: Transaction
+    ) -> Finished:
+        """The same in one statement, where the server has the function for it."""
+        now, task = self._clock.now(), claim.task
+        row = await tx.one(
+            "finish_and_take",
+            id=task.id,
+            fence=claim.fence,
+            worker_id=claim.worker_id,
+            result=result,
+            now=now,
+            attempt=task.attempt,
+            epic_id=task.epic_id,
+            data=_told("task.completed", claim)[4],
+            host=then.host,
+            pid=then.process.pid,
+            lease_ms=self.lease_ms,
+            lease_now=tx.lease_now or None,
+            idle=idle,
+        )
+        if row is None or row["done"] is None:
+            raise LeaseLost(f"{task.id} is no longer held by {claim.worker_id} (fence {claim.fence})")
+        done = json.loads(str(row["done"]))
+        refuse_newer(done.get("schema", 0))
+        if done["rang"]:
+            tx.ring()
+        if done["task"] is None:
+            return Finished(done["ready"], None)
+        taken = task_of(done["task"], now=now)
+        follows = Claim(task=taken, fence=taken.fence, worker_id=then.id, lease_until=done["lease_until"])
+        return Finished(done["ready"], Taken(follows, {r["blocker_id"]: _document(r) for r in done["results"] or ()}))
+
+    async def _finish(self, claim: Claim, result: str | None, then: Worker | None, idle: int) -> Finished:
         async def verb(tx: Transaction) -> Finished:
             now, task = self._clock.now(), claim.task
             await tx.one("share_graph")
@@ -109,8 +170,14 @@ class Plain:
             pid=worker.process.pid,
             now=now,
         )
-        claim = Claim(task=task, fence=task.fence, worker_id=worker.id, lease_until=lease_until)
-        events.append(_told("task.claimed", claim))
+        taken = await self._taken(tx, row, worker)
+        events.append(_told("task.claimed", taken.claim))
+        return taken
+
+    async def _taken(self, tx: Transaction, row: Row, worker: Worker) -> Taken:
+        """The claim of a task that the worker holds, and what its work is given."""
+        task = task_of(row, now=self._clock.now())
+        claim = Claim(task=task, fence=task.fence, worker_id=worker.id, lease_until=int(row["lease_until"] or 0))
         results = await tx.all("list_results_of_blockers", task_id=task.id)
         return Taken(claim, {str(r["blocker_id"]): _document(r) for r in results})
 

@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any, TypeVar, cast
 
 import anyio
+import asyncpg
 from anyio.abc import TaskGroup
 
 from drover.domain.clock import Clock
@@ -22,7 +23,8 @@ from drover.domain.errors import DroverError, OutcomeUnknown, StoreError, StoreU
 from drover.domain.ids import new_token
 from drover.domain.quantities import format_duration
 from drover.store.database import Bell, Row, Value, Verb, clean
-from drover.store.migrate import refuse_newer
+from drover.store.migrate import known_newest, refuse_newer
+from drover.store.postgres_calls import CALL, PLACE, make_finish
 from drover.store.postgres_link import (
     COLLISIONS,
     DRIVER_ERRORS,
@@ -55,9 +57,7 @@ BEGIN_WRITING = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 # Whoever writes says below which number it cannot add an event any more: see first_open_event.
 # And that nobody has migrated the schema meanwhile, to one that this program does not know.
 _NEWEST = "(SELECT max(number) FROM drover_migrations) AS schema"
-_CLOCK_AND_PLACE = f"""{_CLOCK}, {_NEWEST}, pg_advisory_xact_lock_shared(
-    CAST(CAST(CAST('events' AS regclass) AS oid) AS integer),
-    CAST(CASE WHEN is_called THEN last_value & 2147483647 ELSE 0 END AS integer)) FROM events_seq_seq"""
+_CLOCK_AND_PLACE = f"{_CLOCK}, {_NEWEST}, {PLACE}"
 
 
 class PostgresTransaction:
@@ -92,13 +92,14 @@ class PostgresTransaction:
 
 @cache
 def _queries() -> dict[str, tuple[str, tuple[str, ...]]]:
-    return {name: numbered(sql) for name, sql in load("postgres").items()}
+    return {name: numbered(sql) for name, sql in (load("postgres") | {"finish_and_take": CALL}).items()}
 
 
 @dataclass(slots=True, eq=False)
 class _Job:
     verb: Verb[Any]
     writes: bool
+    alone: bool = False  # one statement, which is its own transaction
     done: anyio.Event = field(default_factory=anyio.Event)
     value: object = None
     error: BaseException | None = None
@@ -135,6 +136,7 @@ class PostgresDatabase:
         self._all_done = anyio.Event()
         self._group: TaskGroup | None = None
         self._system: Value = None
+        self.calls = True  # whether every session has the functions of postgres_calls
         self._closed = False
         self._ended = False
         self._ahead_ms = 0  # how far this machine's clock was ahead of the server's when they met
@@ -147,6 +149,10 @@ class PostgresDatabase:
 
     async def write(self, verb: Verb[T]) -> T:
         return cast(T, await self._ask(_Job(verb, writes=True)))
+
+    async def call(self, verb: Verb[T]) -> T:
+        """As :meth:`write`, for a verb that is a single statement: sent by itself, it is its own transaction."""
+        return cast(T, await self._ask(_Job(verb, writes=True, alone=True)))
 
     async def read(self, verb: Verb[T]) -> T:
         return cast(T, await self._ask(_Job(verb, writes=False)))
@@ -203,6 +209,8 @@ class PostgresDatabase:
 
     async def _run(self, session: _Session, job: _Job) -> object:
         """One try. The connection is given back only by a transaction that ended as it should."""
+        if job.alone:
+            return await self._run_alone(session, job)
         connection, sound = session.connection, False
         self._busy.add(session)
         try:
@@ -227,6 +235,32 @@ class PostgresDatabase:
                 connection.terminate()
         if job.writes:
             self._kept(tx)
+        return value
+
+    async def _run_alone(self, session: _Session, job: _Job) -> object:
+        sound = False
+        self._busy.add(session)
+        try:
+            tx = PostgresTransaction(session.connection, self.lease_clock() if self.lease_clock else 0, 0)
+            try:
+                value = await job.verb(tx)
+                sound = True
+            except asyncpg.PostgresError as error:
+                if is_lost(error):
+                    raise _Committing(str(error)) from error
+                raise  # the server said no, so nothing was kept
+            except DRIVER_ERRORS as error:
+                raise _Committing(str(error) or type(error).__name__) from error
+            except Exception:
+                sound = True
+                raise
+        finally:
+            self._busy.discard(session)
+            if sound:
+                self._idle.append(session)
+            else:
+                session.connection.terminate()
+        self._kept(tx)
         return value
 
     async def _begun(self, session: _Session, job: _Job) -> PostgresTransaction:
@@ -288,6 +322,7 @@ class PostgresDatabase:
                 raise StoreError(f"{self.address} is another server than before", hint="start drover anew")
             if first is not None:
                 await first(connection)
+            await self._make_functions(connection)
         except BaseException as error:
             connection.terminate()
             if isinstance(error, DRIVER_ERRORS):
@@ -296,6 +331,12 @@ class PostgresDatabase:
         self._system = met.system
         self._ahead_ms = self._clock.now() - met.now
         return _Session(connection, met.pid)
+
+    async def _make_functions(self, connection: Connection) -> None:
+        try:
+            await connection.execute(make_finish(self.address.schema, self._token, known_newest()))
+        except asyncpg.InsufficientPrivilegeError:  # who may make nothing temporary does without
+            self.calls = False
 
     def _drop_idle(self) -> None:
         for session in self._idle:

@@ -101,6 +101,7 @@ async def connect(address: Address) -> Connection:
         "application_name": "drover",
         "search_path": address.quoted,
         "synchronous_commit": "on",
+        "default_transaction_isolation": "read committed",
         "jit": "off",  # compiling takes longer than any query of ours runs
         "statement_timeout": str(limits.statement_ms),
         "lock_timeout": str(limits.lock_ms),

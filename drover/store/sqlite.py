@@ -102,6 +102,7 @@ class SqliteDatabase:
     """A database file. Made by :func:`open_sqlite`."""
 
     dialect = "sqlite"
+    calls = False
 
     def __init__(self, path: Path, clock: Clock) -> None:
         self.path = path
@@ -132,6 +133,9 @@ class SqliteDatabase:
         if job.error is not None:
             raise job.error
         return cast(T, job.value)
+
+    async def call(self, verb: Verb[T]) -> T:
+        return await self.write(verb)
 
     async def read(self, verb: Verb[T]) -> T:
         if self._reader is None or self._closed:

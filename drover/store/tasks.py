@@ -9,6 +9,7 @@ import json
 import random
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence, Set
+from contextlib import suppress
 from typing import Literal, NamedTuple
 
 from drover.domain import graph
@@ -17,10 +18,11 @@ from drover.domain.errors import CycleError, NotFound, StoreError, UsageError, W
 from drover.domain.ids import new_id
 from drover.domain.models import NewTask, Task
 from drover.domain.states import DEAD, TERMINAL, State, Status, status_of
-from drover.store.database import Database, Row, Transaction, Value
+from drover.store.database import Database, Row, Transaction, Value, clean
 from drover.store.events import Told, tell, tell_all, told
 from drover.store.rows import task_of
 
+AT_ONCE = 8  # so many tasks are worth other statements than one
 ID_TRIES_PER_LENGTH = 8
 FIRST_PAGE, PAGE = 200, 5_000
 # The stored states that can read as a status.
@@ -210,7 +212,59 @@ class Tasks:
             tx.ring()
             return await _load_these(tx, ids, now)
 
+        async def at_once(tx: Transaction) -> list[Task]:
+            now = self._clock.now()
+            ids = await self._insert_all(tx, news, now, by)
+            tx.ring()
+            return await _load_these(tx, ids, now)
+
+        if len(news) >= AT_ONCE and not any(new.parent_id for new in news):
+            with suppress(_Taken):  # nothing was written
+                return await self._database.write(at_once)
         return await self._database.write(verb)
+
+    async def _insert_all(self, tx: Transaction, news: Sequence[NewTask], now: int, by: str | None) -> list[str]:
+        """Tasks without parents, in one statement of each kind; their ids in order. Raises :class:`_Taken`."""
+        keys = await _ids_of_keys(tx, [new.key for new in news if new.key is not None])
+        free = iter(await self._free_ids(tx, len(news)))
+        names: dict[str, str] = {}
+        ids, rows, labels, put_off = [], list[list[Value]](), list[tuple[str, str]](), _PutOff([], [])
+        for new in news:
+            if new.key is not None and new.key in keys:
+                ids.append(keys[new.key])
+                continue
+            ids.append(id := next(free))
+            if new.key is not None:
+                keys[new.key] = id
+            epic_id = await resolve_epic(tx, new.epic_id) if new.epic_id else None
+            rows.append(_row_of(new, id, epic_id))
+            labels += [(id, label) for label in dict.fromkeys(new.labels)]
+            for name in dict.fromkeys(new.blocked_by):
+                if name not in keys and name not in names:
+                    names[name] = await resolve(tx, name)
+            blockers = dict.fromkeys(keys.get(name) or names[name] for name in new.blocked_by)
+            put_off.edges.extend((id, blocker) for blocker in blockers)
+            put_off.events.append(told("task.created", id, {"title": new.title, "by": by}, epic_id=epic_id))
+        if await tx.run("add_tasks", tasks=json.dumps(rows), by=by, now=now) != len(rows):
+            raise _Taken
+        for id, label in labels:
+            await tx.run("add_label", task_id=id, label=label)
+        await put_off.write(tx, now)
+        return ids
+
+    async def _free_ids(self, tx: Transaction, count: int) -> list[str]:
+        """As many new ids, none of them taken now."""
+        free: dict[str, None] = {}
+        for length in range(4, 12):
+            for _ in range(ID_TRIES_PER_LENGTH):
+                drawn = {
+                    id: None for _ in range(count - len(free)) if (id := new_id("task", length, self._rng)) not in free
+                }
+                taken = {str(row["id"]) for row in await tx.all("list_ids_among", ids=json.dumps(list(drawn)))}
+                free |= {id: None for id in drawn if id not in taken}
+                if len(free) == count:
+                    return list(free)
+        raise StoreError("no free task ids were found")
 
     async def _insert(
         self, tx: Transaction, new: NewTask, now: int, by: str | None, keys: Mapping[str, str], put_off: _PutOff
@@ -464,6 +518,25 @@ class Tasks:
         self, name: str, verb: Callable[[Transaction, Task, int], Awaitable[None]], *, edges: bool = False
     ) -> Task:
         return await change_task(self._database, self._clock, name, verb, edges=edges)
+
+
+class _Taken(Exception):
+    """Somebody else has added a task under one of the ids or keys meanwhile."""
+
+
+async def _ids_of_keys(tx: Transaction, keys: Sequence[str]) -> dict[str, str]:
+    rows = await tx.all("list_ids_of_keys", keys=json.dumps(keys)) if keys else []
+    return {str(row["key"]): str(row["id"]) for row in rows}
+
+
+def _row_of(new: NewTask, id: str, epic_id: str | None) -> list[Value]:
+    """The columns of ``add_tasks``, each as every database can hold it."""
+    document = json.dumps(new.input) if new.input is not None else None
+    values = (
+        id, new.title, new.description, epic_id, new.type, new.priority, new.key, new.agent, new.test_mode,
+        new.test_scope, new.test_command, new.timeout_ms, new.max_attempts, int(new.allow_no_change), document,
+    )  # fmt: skip
+    return [clean(value) for value in values]
 
 
 class _PutOff(NamedTuple):

@@ -32,6 +32,33 @@ SELECT /*pg: value ->> 0, CAST(:now AS bigint), value ->> 1, CAST(value ->> 2 AS
        json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]')
   FROM json_each(:events) /*:pg*/;
 
+-- name: add_tasks
+-- :tasks is a JSON list of a list of values each, in the order of the columns. Fewer are added when an id or key is taken.
+INSERT INTO tasks (id, title, description, epic_id, type, priority, key, agent, test_mode, test_scope,
+                   test_command, timeout_ms, max_attempts, allow_no_change, input, created_by, created_at,
+                   updated_at)
+SELECT /*pg: value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, CAST(value ->> 5 AS bigint), value ->>
+       6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, CAST(value ->> 11 AS bigint), CAST(value ->> 12
+       AS bigint), CAST(value ->> 13 AS bigint), value ->> 14, CAST(:by AS text), CAST(:now AS bigint),
+       CAST(:now AS bigint)
+  FROM json_array_elements(CAST(:tasks AS json)) WHERE true */
+       json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+       json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]'),
+       json_extract(value, '$[6]'), json_extract(value, '$[7]'), json_extract(value, '$[8]'),
+       json_extract(value, '$[9]'), json_extract(value, '$[10]'), json_extract(value, '$[11]'),
+       json_extract(value, '$[12]'), json_extract(value, '$[13]'), json_extract(value, '$[14]'), :by, :now,
+       :now
+  FROM json_each(:tasks) WHERE true /*:pg*/
+ON CONFLICT DO NOTHING;
+
+-- name: list_ids_among
+SELECT id FROM tasks
+ WHERE id IN (SELECT /*pg: json_array_elements_text(CAST(:ids AS json)) */ value FROM json_each(:ids) /*:pg*/);
+
+-- name: list_ids_of_keys
+SELECT id, key FROM tasks
+ WHERE key IN (SELECT /*pg: json_array_elements_text(CAST(:keys AS json)) */ value FROM json_each(:keys) /*:pg*/);
+
 -- name: add_blockers
 -- :edges is a JSON list of [task_id, blocker_id] of tasks that have just been added.
 INSERT INTO blockers (task_id, blocker_id, created_at)
@@ -39,7 +66,11 @@ SELECT /*pg: value ->> 0, value ->> 1, CAST(:now AS bigint) FROM json_array_elem
        json_extract(value, '$[0]'), json_extract(value, '$[1]'), :now FROM json_each(:edges) /*:pg*/;
 
 -- name: recount_blockers_among
-UPDATE tasks
-   SET open_blockers = (SELECT count(*) FROM blockers b JOIN tasks t ON t.id = b.blocker_id
-                         WHERE b.task_id = tasks.id AND t.landed_at IS NULL)
- WHERE id IN (SELECT /*pg: json_array_elements_text(CAST(:ids AS json)) */ value FROM json_each(:ids) /*:pg*/);
+-- For tasks that have just been added, whose counters are zero. Counted once for all of them: without statistics Postgres
+-- would read the whole backlog for each.
+UPDATE tasks SET open_blockers = counted.n
+  FROM (SELECT b.task_id, count(*) AS n FROM blockers b JOIN tasks t ON t.id = b.blocker_id
+         WHERE t.landed_at IS NULL
+           AND b.task_id IN (SELECT /*pg: json_array_elements_text(CAST(:ids AS json)) */ value FROM json_each(:ids) /*:pg*/)
+         GROUP BY b.task_id) AS counted
+ WHERE tasks.id = counted.task_id;

@@ -18,6 +18,10 @@ UPDATE tasks
        updated_at = :now
  WHERE id = :id AND fence = :fence AND claimed_by = :worker_id AND state = 'running';
 
+-- name: find_held_by
+-- A worker of a life without git holds one claim at a time.
+SELECT * FROM tasks /*pg: */ INDEXED BY tasks_leased /*:pg*/ WHERE state = 'running' AND claimed_by = :worker_id;
+
 -- name: list_results_of_blockers
 SELECT b.blocker_id, t.result FROM blockers b JOIN tasks t ON t.id = b.blocker_id
  WHERE b.task_id = :task_id AND t.landed_at IS NOT NULL;
