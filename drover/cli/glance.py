@@ -12,5 +12,10 @@ from drover.cli.session import project_of, standing
 
 async def glance() -> None:
     """Print the status of the project around in one line."""
-    report, _ = await standing(project_of())
-    Printer(as_json=False, plain=False).line(oneline(report))
+    report = await standing(project_of())
+    if report.total:
+        Printer(as_json=False, plain=False).line(oneline(report))
+        return
+    from drover.cli.status import status  # an empty backlog may be the wrong one, which the parser's way looks into
+
+    await status(oneline=True)

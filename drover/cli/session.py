@@ -60,8 +60,8 @@ async def opened(common: Common, **flags: object) -> AsyncIterator[Drover]:
         yield drover
 
 
-async def standing(project: Project, epic: str | None = None) -> tuple[StatusReport, int]:
-    """The status of the project's backlog, and when that was (unix ms): without what only its other verbs need."""
+async def standing(project: Project) -> StatusReport:
+    """The status of the project's backlog, read without what only its other verbs need."""
     from drover.app import look
     from drover.domain.clock import SystemClock
     from drover.engine.places import Places
@@ -72,7 +72,7 @@ async def standing(project: Project, epic: str | None = None) -> tuple[StatusRep
     async with open_store(
         url, project_id=settings.project.id, clock=clock, lease_ms=settings.claim_timeout_ms
     ) as store:
-        return await look.status(store, settings, Places(project.state_dir), epic), clock.now()
+        return await look.status(store, settings, Places(project.state_dir), None)
 
 
 def _named(common: Common | None) -> str | None:

@@ -9,7 +9,7 @@ from drover.cli.listing import why_not
 from drover.cli.options import NOTHING_SAID, Common, EpicOption, option
 from drover.cli.output import Printer, Styled, status_word
 from drover.cli.overview import oneline, overview
-from drover.cli.session import opened, printer_of, project_of, standing
+from drover.cli.session import opened, printer_of
 from drover.cli.shapes import status_json, tree_json
 from drover.domain.errors import UsageError
 
@@ -50,7 +50,8 @@ async def watch(*, epic: EpicOption = None, oneline: OnelineOption = False, comm
 
 async def _print_status(epic: str | None, common: Common, *, short: bool) -> None:
     out = printer_of(common)
-    report, now = await standing(project_of(common), epic)
+    async with opened(common) as drover:
+        report, now = await drover.status(epic), drover.clock.now()
     if common.json:
         out.document(status_json(report))
     elif short:
