@@ -60,9 +60,13 @@ class Database(Protocol):
     """One open database."""
 
     dialect: str
-    calls: bool  # whether the server has functions of ours that are whole verbs
     bell: Bell  # the backlog may have changed: look for work, and whether a claim still stands
     news: Bell  # something was committed, so the event log may have grown
+
+    @property
+    def calls(self) -> bool:
+        """Whether the server has functions of ours that are whole verbs."""
+        ...
 
     async def write(self, verb: Verb[T]) -> T:
         """Run ``verb`` in a transaction that is durable when this returns.

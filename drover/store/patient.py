@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import anyio
 
-from drover.domain.errors import DiskFull, StoreUnavailable
+from drover.domain.errors import DiskFull, OutcomeUnknown, StoreUnavailable
 from drover.store.database import Database, Verb
 
 T = TypeVar("T")
@@ -36,6 +36,23 @@ class Patient:
             ticket = self.bell.ticket()
             try:
                 return self._back(await self._database.write(verb))
+            except (StoreUnavailable, DiskFull) as trouble:
+                await self._wait(ticket, tries, trouble.message)
+            tries += 1
+
+    @property
+    def calls(self) -> bool:
+        return self._database.calls
+
+    async def call(self, verb: Verb[T]) -> T:
+        """An outcome that is not known is its caller's: a call alone does not say what was kept."""
+        tries = 0
+        while True:
+            ticket = self.bell.ticket()
+            try:
+                return self._back(await self._database.call(verb))
+            except OutcomeUnknown:
+                raise
             except (StoreUnavailable, DiskFull) as trouble:
                 await self._wait(ticket, tries, trouble.message)
             tries += 1
