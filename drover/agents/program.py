@@ -22,6 +22,7 @@ from drover.domain.models import AgentReport, Frozen, ProcessIdentity, Resumed, 
 from drover.process import Exit, Launch, Voice, adopt, sole_error, supervise
 
 ERRORS_TAIL = 16 * 1024
+SILENCE_S = 20.0  # after which a program whose input is open, and that has printed nothing, is told that it ends
 ENTRIES_LIMIT = 200_000  # of a worktree, looked at for one that changed
 
 
@@ -233,6 +234,7 @@ class Program(ABC, Generic[R]):
                 tasks.start_soon(watch.follow)
                 if voice is not None:
                     tasks.start_soon(watch.pass_on, self.said)
+                    tasks.start_soon(watch.give_up_speaking)
                 exit = Exit(lost=True)
                 with watch.patience:
                     changed = _Changes(job.worktree).since
@@ -291,6 +293,7 @@ class _Watch(Generic[R]):
         self.patience = anyio.CancelScope()  # cancelled when it waits in vain
         self._errors = errors
         self._voice = voice
+        self._speaks = False  # it has printed something
         self._seen_bytes = seen_bytes  # of its output are in the file at once; of more, only the end when it has ended
         self._said: dict[str, Word] = {}  # by id, what was said and not yet taken in
         self._moved = anyio.Event()
@@ -300,6 +303,7 @@ class _Watch(Generic[R]):
 
     def progress(self, output_bytes: int) -> None:
         self._host.alive()
+        self._speaks = self._speaks or output_bytes > 0
         self._moved.set()
         if self._voice is not None and output_bytes > self._seen_bytes:
             self._voice.hush()  # whether it is at rest can no longer be seen, and it would listen for ever
@@ -331,6 +335,12 @@ class _Watch(Generic[R]):
             if line is not None and not self._voice.over:
                 self._said[id] = word
                 self._voice.say(line)
+
+    async def give_up_speaking(self) -> None:
+        """End the input of a program that reads it to its end before it does anything, as a wrapper may."""
+        await anyio.sleep(SILENCE_S)
+        if self._voice is not None and not self._speaks:
+            self._voice.hush()
 
     async def tell_taken(self) -> None:
         """Let the host know what the agent has taken in."""

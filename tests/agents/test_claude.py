@@ -16,7 +16,7 @@ from drover.domain.models import AgentReport, Usage
 from drover.domain.verdicts import Outcome
 from drover.process import Exit
 
-from .conftest import MakeJob
+from .conftest import Host, MakeJob
 
 EVENTS = Path(__file__).with_name("events")
 
@@ -184,3 +184,19 @@ async def test_a_check_tells_version_permissions_and_what_is_not_verified(tmp_pa
     assert (found.problem, found.version) == (None, "9.9.9")
     assert any("may change files in the clone" in note for note in found.notes)
     assert any("unverified" in note for note in found.notes)
+
+
+@pytest.mark.anyio
+async def test_a_wrapper_that_reads_its_input_to_the_end_gets_its_end(
+    make_job: MakeJob, host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("drover.agents.program.SILENCE_S", 0.2)
+    wrapper = tmp_path / "wrapper"
+    wrapper.write_text(
+        '#!/bin/sh\ncat > read\necho \'{"type":"result","subtype":"success","is_error":false,"result":"Done."}\'\n'
+    )
+    wrapper.chmod(0o755)
+    job = make_job(settings=AgentSettings.of("claude", path=str(wrapper)))
+    report = await Claude().work(job, host)
+    assert (report.outcome, report.summary) == (Outcome.DONE, "Done.")
+    assert "# Task task-x" in (job.worktree / "read").read_text()
