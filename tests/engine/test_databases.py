@@ -13,6 +13,7 @@ from functools import partial
 import anyio
 import asyncpg
 import pytest
+from anyio import to_thread
 
 from drover import app
 from drover.app import databases
@@ -24,6 +25,7 @@ from drover.engine.workers import Stop
 from drover.process import find_marked
 from drover.store import postgres
 from drover.store.postgres_link import Limits
+from tests import postgres_server
 from tests.engine.places import Site
 from tests.proof.plugin import Tally
 from tests.store.proxies import Cut, Wire, wire
@@ -220,6 +222,35 @@ async def test_an_agent_is_stopped_before_its_lease_ends_and_its_task_goes_on_wh
         after = await drover.task(task.id)
         assert (after.failures, after.fence) == (0, 2)
         await judge(scene, drover, [task.id], executions=None)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1_800)
+@pytest.mark.suite("T18")
+async def test_a_run_lives_through_restarts_of_its_server(site: Site, tally: Tally) -> None:
+    """A real server stopped at random times, now at once, now gently, and away for a while; the run never ends."""
+    seed, count = int(os.environ.get("DROVER_PROOF_SEED", "7")), int(os.environ.get("DROVER_PROOF_COUNT", "10"))
+    rng, made = random.Random(seed), postgres_server.new_data()
+    server = postgres_server.start(made)
+    scene, done = Scene(site, server.url()), 0
+    scene.works("sleep 0.3")
+    try:
+        async with scene.open(claim_timeout="2m") as drover:
+            ids = [(await drover.add(f"{n}")).id for n in range(4 * count)]
+            reports: list[RunReport] = []
+            async with running(drover, reports):
+                while done < count and not reports:
+                    await anyio.sleep(rng.uniform(0.2, 3))
+                    await to_thread.run_sync(postgres_server.stop, server, rng.choice(("immediate", "fast")))
+                    await anyio.sleep(rng.choice((0, 0, 1, 5)))
+                    await to_thread.run_sync(partial(postgres_server.start, made, port=server.port))
+                    done += 1
+            assert set(reports[0].completed) == set(ids)
+            await judge(scene, drover, ids)
+    finally:
+        postgres_server.stop(server)
+        postgres_server.remove(made)
+    tally(points=count, hit=done, seed=seed)
 
 
 async def lease_left_ms(scene: Scene) -> int:
