@@ -388,7 +388,7 @@ class Crew:
             try:
                 await self._tools.store.claims.settle(claim, verdict)
                 return
-            except StoreUnavailable as trouble:
+            except (StoreUnavailable, DiskFull) as trouble:
                 if self._waiting.store is self._tools.store:
                     raise
                 log.info("%s waits to be settled: %s", claim.task_id, trouble.message)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import sqlite3
+import string
+import subprocess
+import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
 from functools import partial
+from pathlib import Path
 
 import anyio
 import asyncpg
@@ -18,7 +23,7 @@ from anyio import to_thread
 from drover import app
 from drover.app import databases
 from drover.app.drover import Drover
-from drover.domain.errors import SchemaError, StoreUnavailable
+from drover.domain.errors import DiskFull, SchemaError, StoreUnavailable
 from drover.domain.models import RunReport
 from drover.domain.states import State
 from drover.engine.workers import Stop
@@ -36,6 +41,9 @@ WORKS = """echo "start $DROVER_TASK_ID" >> {ledger}
 {between}
 echo $$ > $DROVER_TASK_ID.txt
 echo "end $DROVER_TASK_ID" >> {ledger}"""
+
+
+FILL = "INSERT INTO filler SELECT repeat(md5(random()::text), 200) FROM generate_series(1, 20)"
 
 
 class Scene:
@@ -251,6 +259,58 @@ async def test_a_run_lives_through_restarts_of_its_server(site: Site, tally: Tal
         postgres_server.stop(server)
         postgres_server.remove(made)
     tally(points=count, hit=done, seed=seed)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 24 MB that belongs to whoever runs the server."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a disk")
+    where = Path(tempfile.mkdtemp(prefix="drover-small-"))
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(where)], check=False)
+    if mounted.returncode:
+        where.rmdir()
+        pytest.skip("no disk can be mounted here")
+    shutil.chown(where, "nobody")
+    try:
+        yield where
+    finally:
+        subprocess.run(["umount", "-l", str(where)], check=True)
+        where.rmdir()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.suite("T15")
+async def test_a_full_disk_of_the_server_is_waited_out(site: Site, small_disk: Path) -> None:
+    made = postgres_server.new_data()
+    server = postgres_server.start(made)
+    try:
+        admin = await asyncpg.connect(server.url())
+        await admin.execute(f"CREATE TABLESPACE small LOCATION '{small_disk}'")
+        await admin.execute("CREATE DATABASE small TABLESPACE small")
+        await admin.close()
+        scene = Scene(site, server.url("small"))
+        async with scene.open() as drover:
+            ids = [(await drover.add(f"{n}")).id for n in range(3)]
+            async with scene.beside() as other:
+                await other.execute("CREATE TABLE filler (what text)")
+                with pytest.raises(asyncpg.DiskFullError):
+                    while True:
+                        await other.execute(FILL)
+                with pytest.raises(DiskFull, match="no space left at postgresql"):
+                    for _ in range(1_000):
+                        await drover.add("more", description="".join(random.choices(string.printable, k=9_000)))
+                reports: list[RunReport] = []
+                async with running(drover, reports):
+                    await anyio.sleep(3)
+                    assert not reports
+                    await other.execute("DROP TABLE filler")
+            assert reports[0].exit_code == 0 and set(ids) <= set(reports[0].completed)
+            await judge(scene, drover, sorted(reports[0].completed))
+    finally:
+        postgres_server.stop(server)
+        postgres_server.remove(made)
 
 
 async def lease_left_ms(scene: Scene) -> int:
