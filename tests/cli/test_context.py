@@ -62,7 +62,7 @@ def test_context_prints_what_the_run_then_gives_word_for_word(cli: Cli) -> None:
 
 
 def test_context_of_a_session_that_goes_on_is_what_it_is_told_then(cli: Cli, start: Start) -> None:
-    task = cli.add("Long", "-d", 'write begun.txt "begun"\nwait 2s')
+    task = cli.add("Long", "-d", 'write begun.txt "begun"\nwait 8s')
     run = start("run")
     eventually(lambda: at_work(cli, task), "the agent at work", WITHIN)
     cli("pause", task)

@@ -44,7 +44,7 @@ def status(cli: Cli, task: str) -> str:
 
 
 def test_a_pause_ends_the_agent_and_resuming_goes_on_in_its_session(cli: Cli, start: Start) -> None:
-    task = cli.add("Long", "-d", 'write begun.txt "begun"\nwait 2s\nwrite end.txt "end"')
+    task = cli.add("Long", "-d", 'write begun.txt "begun"\nwait 8s\nwrite end.txt "end"')
     run = start("run", "--wait")
     eventually(lambda: at_work(cli, task), "the agent at work", WITHIN)
     answer = cli("pause", task, "--reason", "lunch")
@@ -85,7 +85,7 @@ def test_cancelled_it_is_ended_and_what_it_did_changes_nothing_and_is_kept_on_a_
 
 
 def test_a_hint_to_one_that_cannot_hear_is_its_next_turn_before_it_counts_as_done(cli: Cli, start: Start) -> None:
-    task = cli.add("Long", "-d", 'write begun.txt "begun"\nwait 3s')
+    task = cli.add("Long", "-d", 'write begun.txt "begun"\nwait 8s')
     run = start("run")
     eventually(lambda: at_work(cli, task), "the agent at work", WITHIN)
     assert "will be told" in cli("hint", task, "use", "tabs").out
@@ -154,11 +154,22 @@ def test_the_inbox_is_oldest_first_and_names_what_settles_each(cli: Cli) -> None
 
 
 def test_attached_to_an_agent_one_reads_along_until_it_ends(cli: Cli, start: Start) -> None:
-    task = cli.add("Talks", "-d", 'say "hello"\nwrite begun.txt "begun"\nwait 3s\nsay "good bye"')
+    agent, go = cli.root.parent / "agent.sh", cli.root.parent / "go"
+    agent.write_text(
+        f"#!/bin/sh\necho hello; echo begun > begun.txt; until test -e {go}; do sleep 0.05; done; echo good bye\n"
+    )
+    agent.chmod(0o755)
+    with (cli.root / ".drover.toml").open("a") as settings:
+        settings.write(f'\n[agents.command]\npath = "{agent}"\n')
+    task = cli.add("Talks", "--agent", "command")
     run = start("run")
     eventually(lambda: at_work(cli, task), "the agent at work", WITHIN)
     beside = start("attach", task)
+    assert beside.stdout is not None
+    heard = [beside.stdout.readline() for _ in range(2)]  # which log it is, and what it says
+    go.touch()
     out, err = beside.communicate(timeout=WITHIN)
+    out = "".join(heard) + out
     assert beside.returncode == 0, err
     assert out.index("hello") < out.index("good bye")
     assert "attempt 1: done after" in err

@@ -20,7 +20,7 @@ def landed(cli: Cli) -> list[str]:
 
 def test_killed_after_the_second_of_four_sub_tasks_the_first_two_are_not_run_again(cli: Cli, start: Start) -> None:
     parent = cli.add("The whole")
-    plans = {1: "", 2: "", 3: 'write begun.txt "begun"\nwait 4s\nwrite third.txt "done"', 4: ""}
+    plans = {1: "", 2: "", 3: 'write begun.txt "begun"\nwait 8s\nwrite third.txt "done"', 4: ""}
     for number, plan in plans.items():
         assert cli.add(f"{parent}.{number} Part {number}", "-d", plan) == f"{parent}.{number}"
     run = start("run", "--workers", "3")
