@@ -19,6 +19,7 @@ from drover.testing import stand_in
 
 BEGINS_S, ENDS_S = 60.0, 60.0  # for a busy machine; a right adapter needs a fraction
 LOOK_S = 0.02
+KEPT = 1 << 20  # bytes of output that a job asks to be kept of each stream
 PROMPT, FOLLOW_UP = "Write the parser. zx-prompt-zx", "Go on with it. zx-follow-up-zx"
 CANARY = "DROVER_CONFORMANCE_CANARY"
 SESSION = "{session}"
@@ -172,8 +173,7 @@ class Bench:
         raise Broken("the program was not started")
 
     def job(
-        self, *, session_id: str | None = None, timeout_s: float | None = None, limit: int = 1 << 20,
-        settings: AgentSettings | None = None,
+        self, *, session_id: str | None = None, timeout_s: float | None = None, settings: AgentSettings | None = None,
     ) -> AgentJob:  # fmt: skip
         marker = f"conformance-{uuid.uuid4().hex}."
         self.markers.append(marker)
@@ -185,7 +185,7 @@ class Bench:
         return AgentJob(
             task_id="task-x", attempt=1, fence=len(self.markers), prompt=PROMPT, follow_up=FOLLOW_UP,
             session_id=session_id, worktree=here / "worktree", log_dir=here / "log", env=env, marker=marker,
-            timeout_s=timeout_s, output_limit_bytes=limit, settings=settings or self.settings,
+            timeout_s=timeout_s, output_limit_bytes=KEPT, settings=settings or self.settings,
         )  # fmt: skip
 
     async def none_left(self, job: AgentJob) -> None:

@@ -46,7 +46,7 @@ def works_elsewhere(right: Right) -> Any:
     return Wrong()
 
 
-def by_hand(right: Right, *, tells_first: bool = True, kills: bool = True, marked: bool = True) -> Any:
+def by_hand(right: Right, *, tells_first: bool = True, marked: bool = True) -> Any:
     """Starts the program with nothing but subprocess, as one would who has not read about supervise."""
 
     class Wrong(right):
@@ -65,9 +65,8 @@ def by_hand(right: Right, *, tells_first: bool = True, kills: bool = True, marke
                 if tells_first:
                     await to_thread.run_sync(process.communicate, job.prompt, abandon_on_cancel=True)
             finally:
-                if kills:
-                    process.kill()
-                    process.wait()
+                process.kill()
+                process.wait()
             return AgentReport(outcome=Outcome.DONE, session_id=start.session_id)
 
         def start_of(self, job: AgentJob) -> Any:

@@ -121,6 +121,7 @@ def _waits(real: Real, place: Path, fault: Facts, reason: str, *, heals: bool) -
         seen = run.until("it waits", lambda: run.events("task.waiting") or run.events("task.completed"))[0]
         if seen["type"] == "task.completed":
             see(run.end() == 0, f"the run did not end with 0; {run.said}")
+            see(scene.info()["attempts"] == 1, "it used up an attempt")
             return "sat out by the agent itself, landed; no attempt used"
         waits = seen["data"]
         see(
@@ -129,7 +130,7 @@ def _waits(real: Real, place: Path, fault: Facts, reason: str, *, heals: bool) -
         )
         scene.served.well = heals
         facts = scene.info()
-        told = _minutes(facts, waits)
+        told = _minutes(facts)
         if told is not None and told > 3:
             run.process.send_signal(signal.SIGINT)
             see(run.end(30) == 130, "Ctrl+C did not end the wait")
@@ -233,8 +234,8 @@ def _how(attempt: Facts) -> str:
     return {"continued": "same session", "fresh": "new session"}.get(attempt["resumed"], str(attempt["resumed"]))
 
 
-def _minutes(facts: Facts, waits: Facts) -> float | None:
-    """How long the wait is at most, as it was told when it began."""
+def _minutes(facts: Facts) -> float | None:
+    """How long the wait still is; None when it is over."""
     if facts.get("until") is None:
         return None
     until = datetime.fromisoformat(facts["until"])
