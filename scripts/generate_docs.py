@@ -102,6 +102,8 @@ MEANINGS = {
     "backpressure.worker_rss_limit_mb": "What one agent is expected to use of memory.",
     "worker.memory_limit": "An agent that uses more memory than this, with all it has started, is stopped and its "
     "attempt fails as `memory`. Unset: none is.",
+    "worker.contain": "Every agent runs in a PID namespace of its own (Linux, `unshare`): what it starts cannot "
+    "outlive it, even when drover and its supervisor are killed at the same moment.",
     "budget.task_usd": "What all executions of a task may cost.",
     "budget.epic_usd": "What all tasks of an epic may cost.",
     "budget.run_usd": "What one run may cost; `--budget` wins.",

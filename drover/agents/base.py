@@ -74,6 +74,7 @@ class AgentJob(Frozen):
     timeout_s: float | None = None
     stall_s: float | None = None  # None or 0: never stopped for want of a sign of life
     memory_limit_bytes: int | None = None  # of everything it starts, together
+    contained: bool = False  # in a PID namespace of its own
     output_limit_bytes: int = 64 * 1024 * 1024  # kept of each stream
     settings: AgentSettings
 

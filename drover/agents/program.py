@@ -224,6 +224,7 @@ class Program(ABC, Generic[R]):
             timeout_s=job.timeout_s,
             stall_s=job.stall_s or None,
             memory_limit_bytes=job.memory_limit_bytes,
+            contained=job.contained,
         )
         watch = _Watch(
             host, start, self.read(), Follower(launch.output_path), Follower(job.log_dir / "errors.txt"), voice,

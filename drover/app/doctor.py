@@ -7,6 +7,8 @@ import sqlite3
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
+from anyio import to_thread
+
 from drover.agents import registry
 from drover.app.readings import Check
 from drover.domain.errors import DroverError
@@ -14,7 +16,7 @@ from drover.engine import hosts, reaper, space
 from drover.engine.lane import target_of
 from drover.git import remote
 from drover.git.limits import find_limits
-from drover.process import end_marked, find_marked, is_alive
+from drover.process import end_marked, find_containment, find_marked, is_alive
 
 if TYPE_CHECKING:
     from drover.app.drover import Drover
@@ -27,7 +29,7 @@ WAL_RESET_SAFE = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
 async def examine(drover: Drover, *, fix: bool) -> list[Check]:
     """Every check in order; with ``fix`` what is safe to repair is repaired."""
     found: list[Check] = []
-    for look in (_git, _remote, _agent, _disk, _store, _counters, _leftovers, _hooks, _settings):
+    for look in (_git, _remote, _agent, _disk, _store, _counters, _leftovers, _hooks, _containment, _settings):
         try:
             found += [check async for check in look(drover, fix)]
         except DroverError as error:
@@ -155,6 +157,18 @@ async def _hooks(drover: Drover, fix: bool) -> AsyncIterator[Check]:
             message=f"nobody has approved what .drover.toml wants to run: {', '.join(commands)}",
             fix="look at [hooks] there, then drover run --yes",
         )  # fmt: skip
+
+
+async def _containment(drover: Drover, fix: bool) -> AsyncIterator[Check]:
+    if not drover.settings.worker.contain:
+        return
+    if await to_thread.run_sync(find_containment) is None:
+        yield Check(
+            name="containment", level="problem", message="[worker] contain is set, but no PID namespace can be had",
+            fix="permit user namespaces, install util-linux, or take the setting away",
+        )  # fmt: skip
+    else:
+        yield Check(name="containment", level="ok", message="every agent runs in a PID namespace of its own")
 
 
 async def _settings(drover: Drover, fix: bool) -> AsyncIterator[Check]:

@@ -109,6 +109,7 @@ async def _job(
         timeout_s=tools.timeout_s(task),
         stall_s=tools.settings.stall_timeout_ms / 1000,
         memory_limit_bytes=tools.settings.worker.memory_limit,
+        contained=tools.settings.worker.contain,
         output_limit_bytes=tools.settings.logs.limit,
         settings=settings,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from drover.process.containment import find_containment
 from drover.process.identity import (
     MARKER,
     boot_id,
@@ -30,6 +31,7 @@ __all__ = [
     "boot_id",
     "current_identity",
     "end_marked",
+    "find_containment",
     "find_marked",
     "identify",
     "is_alive",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -13,11 +14,13 @@ from typing import Literal, Protocol
 
 import anyio
 import psutil
+from anyio import to_thread
 from anyio.abc import Process
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import drover
 from drover.domain.models import Frozen, ProcessIdentity
+from drover.process.containment import find_containment
 from drover.process.identity import MARKER, identify
 from drover.process.leftovers import end_marked
 from drover.process.spawn import start
@@ -48,6 +51,7 @@ class Launch(Frozen):
     grace_s: float = 10.0  # between that signal and SIGKILL
     timeout_s: float | None = None
     memory_limit_bytes: int | None = None  # of the whole tree; over it, all of it is killed at once
+    contained: bool = False  # in a PID namespace of its own: nothing of it outlives it, or its supervisor
     stall_s: float | None = None  # longest time without output, CPU use or changed files
 
 
@@ -147,6 +151,8 @@ async def supervise(
     Raises FileNotFoundError, PermissionError or another OSError if the program cannot be started,
     ProcessesRemain if it cannot be ended, and whatever ``watcher.started`` raises.
     """
+    if launch.contained and await to_thread.run_sync(find_containment) is None:
+        raise PermissionError(errno.EPERM, "a PID namespace is not permitted here ([worker] contain)")
     conversation = _Conversation(launch, watcher, hurry, changed, voice)
     try:
         async with anyio.create_task_group() as tasks:
@@ -254,7 +260,8 @@ class _Conversation:
         order["env"] = {**self.launch.env, MARKER: self.launch.marker}
         order["stdin_path"] = str(self.launch.stdin_path or os.devnull)
         site = None if sys.platform == "linux" else str(Path(psutil.__file__).parent.parent)
-        return {**order, "pulse_s": pulse_s, "site": site}
+        contained = find_containment() if self.launch.contained else ()
+        return {**order, "pulse_s": pulse_s, "site": site, "contained": contained}
 
     def _alive(self) -> None:
         self.alive_at = time.monotonic()

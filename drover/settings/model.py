@@ -219,6 +219,7 @@ class WorkerTable(Frozen):
     """``[worker]``: what one agent, with everything it starts, may use of this machine."""
 
     memory_limit: MemorySize | None = None
+    contain: Switch = False
 
 
 class BudgetTable(Frozen):

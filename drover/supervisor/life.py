@@ -48,6 +48,7 @@ class Launch(TypedDict):
     grace_s: float
     timeout_s: float | None
     memory_limit_bytes: int | None
+    contained: list[str]  # words before the command, or none
     pulse_s: float
     site: str | None
 
@@ -141,9 +142,14 @@ class Supervisor:
         os.chdir(launch["cwd"])
         if self.memory is not None:
             self.memory.enter()
+        argv = launch["argv"]
+        if launch["contained"]:
+            os.close(os.open(program, os.O_PATH))  # is not there: it says so, as it would without
+            argv = [*launch["contained"], program, *argv[1:]]
+            program = argv[0]
         self.agent = os.posix_spawn(
             program,
-            launch["argv"],
+            argv,
             launch["env"],
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, source, 0),
@@ -334,6 +340,8 @@ class Supervisor:
 
     def finish(self, started_at: int, seconds: float, survivors: list[int]) -> None:
         code = os.waitstatus_to_exitcode(self.status or 0)
+        if self.launch["contained"] and code == 128 + signal.SIGKILL:
+            code = -signal.SIGKILL  # as the first process of its namespace tells it
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         record = {
             "argv0": self.launch["argv"][0],

@@ -308,6 +308,17 @@ def test_the_doctor_names_each_check_with_a_level(cli: Cli) -> None:
     assert report["ok"] is not any(check["level"] == "problem" for check in report["checks"])
 
 
+@pytest.mark.parametrize(("permitted", "level"), [(("words",), "ok"), (None, "problem")])
+def test_the_doctor_says_whether_agents_can_be_contained(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, permitted: object, level: str
+) -> None:
+    monkeypatch.setattr("drover.app.doctor.find_containment", lambda: permitted)
+    with (cli.root / ".drover.toml").open("a") as file:
+        file.write("\n[worker]\ncontain = true\n")
+    checks = cli("doctor", "--json", code=None).json["checks"]
+    assert [check["level"] for check in checks if check["name"] == "containment"] == [level]
+
+
 def test_the_doctor_ends_with_exit_1_when_there_is_a_problem(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DROVER_AGENT_TYPE", "claude")
     monkeypatch.setenv("DROVER_AGENT_PATH", "/nowhere/claude")
