@@ -1,10 +1,12 @@
 """Kills a run at chosen crossings, drives the backlog to its end, and lets the judge look.
 
-usage: python -m tests.proof.bench DIRECTORY [--at 3,77] [--every N --from N] [--then N] [--url URL]
+usage: python -m tests.proof.bench DIRECTORY [--some N --seed S] [--every N --from N] [--share F --then N] [--url URL]
 
-Prints one JSON line: points (crossings tried), hit (deaths that happened), violations in words, and how often each
-named crossing was the place of a death. ``--every 8 --from 3`` tries the crossings 3, 11, 19 and so on to the last
-there is; with ``--then 20`` the recovery from each death is killed too, at every twentieth crossing of its own.
+An undisturbed run is told first, and its crossings are counted. ``--some 9`` tries as many of them by the seed,
+``--every 8 --from 3`` the crossings 3, 11, 19 and so on to the last there is. With ``--share 0.4 --then 20`` a run of
+one task is killed when that share of it is done, and its recovery again at every twentieth crossing of its own.
+Prints one JSON line: crossings (of the undisturbed run), points (crossings tried), hit (deaths that happened),
+violations in words, and how often each named crossing was the place of a death.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 from collections import Counter
 from collections.abc import Iterator
 from itertools import count
@@ -104,6 +107,7 @@ def crossings(home: Path, shape: Shape, url: str | None) -> list[str]:
     story = Story(home / "count", shape, url=url)
     story.begin()
     log = home / "crossings"
+    log.unlink(missing_ok=True)
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     story.run(lambda name, side: os.write(handle, f"{name} {side}\n".encode()) and None)
     os.close(handle)
@@ -115,22 +119,32 @@ def crossings(home: Path, shape: Shape, url: str | None) -> list[str]:
 def main() -> None:
     options = argparse.ArgumentParser(prog="python -m tests.proof.bench")
     options.add_argument("home", type=Path)
-    options.add_argument("--at")
+    options.add_argument("--some", type=int)
+    options.add_argument("--seed", type=int, default=7)
     options.add_argument("--every", type=int, default=1)
     options.add_argument("--from", type=int, default=1, dest="first")
-    options.add_argument("--then", type=int)
+    options.add_argument("--share", type=float)
+    options.add_argument("--then", type=int, default=1)
     options.add_argument("--url")
     chosen = options.parse_args()
-    bench = Bench(chosen.home, ONE if chosen.then else DIAMOND, chosen.url)
-    points = iter(map(int, chosen.at.split(","))) if chosen.at else count(chosen.first, chosen.every)
-    if chosen.then:
-        for at in points:
-            bench.sweep_twice(at, chosen.then)
+    shape = ONE if chosen.share else DIAMOND
+    there = len(crossings(chosen.home, shape, chosen.url))
+    bench = Bench(chosen.home, shape, chosen.url)
+    if chosen.share:
+        bench.sweep_twice(max(1, round(there * chosen.share)), chosen.then)
+    elif chosen.some:
+        bench.sweep(iter(random.Random(chosen.seed).sample(range(1, there + 1), chosen.some)))
     else:
-        bench.sweep(points)
+        bench.sweep(count(chosen.first, chosen.every))
     print(
         json.dumps(
-            {"points": bench.points, "hit": bench.hit, "violations": bench.violations, "names": dict(bench.names)}
+            {
+                "crossings": there,
+                "points": bench.points,
+                "hit": bench.hit,
+                "violations": bench.violations,
+                "names": dict(bench.names),
+            }
         )
     )
 
