@@ -36,7 +36,7 @@ SUITES = {
         100,
     ),
     "T6": Suite("commit kill", "SQLite killed at syncs of its journal", ("I7", "I17", "I18"), 10, everywhere=False),
-    "T7": Suite("commit cut", "Postgres cut off before, after and during each COMMIT", ("I7", "I17"), 10),
+    "T7": Suite("commit cut", "Postgres cut off before, after and during each COMMIT", ("I7", "I17"), 3),
     "T8": Suite("cancellation", "callers cancelled at every step of the event loop", ("I17",), 50),
     "T9": Suite(
         "histories",

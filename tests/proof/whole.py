@@ -83,7 +83,7 @@ def _commit() -> str:
 def _where() -> dict[str, str | int]:
     git = subprocess.run(["git", "version"], capture_output=True, text=True, check=False).stdout.split()
     return {
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "cores": os.cpu_count() or 0,
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
