@@ -17,7 +17,7 @@ async def forget_old_work(tools: Tools) -> list[str]:
     Objects that only such a ref held are git's to collect, in its own time.
     """
     before = tools.clock.now() - KEPT_MS
-    old = [kept for kept in await list_kept(tools.repo) if kept.saved_at < before]
+    old = [kept for kept in await list_kept(tools.repo, sessions=True) if kept.saved_at < before]
     if not old:
         return []
     finished = await tools.store.tasks.list_tasks(statuses=(Status.COMPLETED, Status.CANCELLED))

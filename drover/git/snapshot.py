@@ -78,9 +78,10 @@ async def list_snapshots(repo: Repo, *, task_id: str | None = None) -> tuple[Sna
     return tuple(sorted(snapshots, key=lambda snapshot: (snapshot.task_id, snapshot.attempt)))
 
 
-async def list_kept(repo: Repo, *, task_id: str | None = None) -> tuple[Kept, ...]:
-    """Every snapshot and every attempt's result, or those of one task, the oldest first."""
-    below = [place if task_id is None else f"{place}/{task_id}" for place in (WIP, ATTEMPTS, SNAPSHOTS, SESSIONS)]
+async def list_kept(repo: Repo, *, task_id: str | None = None, sessions: bool = False) -> tuple[Kept, ...]:
+    """Every snapshot and every attempt's result, or those of one task, the oldest first; also ``sessions`` if asked."""
+    places = (WIP, ATTEMPTS, SNAPSHOTS, *([SESSIONS] if sessions else []))
+    below = [place if task_id is None else f"{place}/{task_id}" for place in places]
     form = "--format=%(refname) %(objectname) %(committerdate:unix)"
     text = await repo.refs_place.line("for-each-ref", form, *below)
     kept = []
