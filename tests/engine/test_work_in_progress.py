@@ -181,15 +181,14 @@ async def test_a_worktree_goes_only_with_its_proof_and_comes_back(site: Site) ->
         assert site.git("status", "--porcelain") == ""
 
 
-async def test_a_worktree_comes_back_as_it_was_and_not_as_its_agents_session(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_worktree_comes_back_as_it_was_and_not_as_its_agents_session(site: Site) -> None:
     async with site.open(max_attempts=1) as drover:
         task = await drover.add("Fails", description="write work.txt half\nfail 9", agent="scripted")
         await drover.run()
         ref = f"refs/drover/sessions/{task.id}/1"
-        monkeypatch.setenv("GIT_COMMITTER_DATE", "@4000000000 +0000")  # the session has grown after the last snapshot
-        site.git("update-ref", ref, site.git("commit-tree", f"{ref}^{{tree}}", "-m", "later"))
+        later = site.git("cat-file", "commit", ref).replace("> 1", "> 3")  # the session has grown since the snapshot
+        (site.top / "later").write_text(later + "\n")
+        site.git("update-ref", ref, site.git("hash-object", "-w", "-t", "commit", str(site.top / "later")))
         await drover.prune_worktrees(everything=True)
         row = await drover.restore_worktree(task.id)
         assert (row.path / "work.txt").read_text() == "half\n"
