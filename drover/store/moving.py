@@ -19,6 +19,7 @@ from drover.store.tables import Batch, Table, count, list_tables
 
 # What runs on an empty backlog leave behind: no reason to refuse a target, and dropped from it.
 TRACES = frozenset({"events", "lanes", "limits", "meta", "runs", "workers"})
+OF_THE_STORE = frozenset({"repository"})  # facts about a store, not about its backlog: see drover.app.ownership
 
 Progress = Callable[[str, int, int], None]  # what is done, rows so far, rows in all
 
@@ -140,11 +141,11 @@ async def _tally(tx: Transaction, table: Table, whole: _Count | None = None, cop
     """Count and digest a table's rows; also write them to ``copy``, a batch a line."""
     rows, digest = 0, hashlib.sha256()
     async for batch in tx.tables().read(table):
-        line = _as_line(batch)
-        digest.update(b"".join(_as_line([row]) for row in batch))
-        rows += len(batch)
-        if copy is not None:
-            copy.write(line)
+        moved = [row for row in batch if row[0] not in OF_THE_STORE] if table.name == "meta" else batch
+        digest.update(b"".join(_as_line([row]) for row in moved))
+        rows += len(moved)
+        if copy is not None and moved:
+            copy.write(_as_line(moved))
         if whole is not None:
             whole.add(len(batch))
     return Tally(rows, digest.hexdigest())

@@ -383,7 +383,7 @@ async def test_a_life_of_which_one_commit_is_cut_goes_on_as_if_nothing_had_been(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1_200)
+@pytest.mark.timeout(2_400)
 @pytest.mark.suite("T7")
 async def test_a_life_of_which_any_commit_is_cut_goes_on_as_if_nothing_had_been(
     on_postgres: Scene, quick: None, tally: Tally

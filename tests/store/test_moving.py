@@ -65,6 +65,7 @@ async def test_there_and_back_again_is_the_same(place: Place, clock: FakeClock, 
         await live_a_little(one)
         async with place.open() as two:
             moved = await moving.move(one.database, two.database, nothing_said)
+            await two.workers.settle_meta("repository", "is recorded in a server's schema alone")
             assert await two.tasks.miscounted() == []
             assert (moved["tasks"].rows, moved["epics"].rows) == (6, 1)
             async with open_store(f"sqlite:///{back}", clock=clock) as three:
