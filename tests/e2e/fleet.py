@@ -46,6 +46,19 @@ exit $code
 """
 
 
+FILL = """
+import anyio, sys
+from drover import app
+async def main():
+    count, chained = map(int, sys.argv[1:])
+    async with app.open(repo=".") as d:
+        last = None
+        for n in range(count):
+            last = await d.add(f"Task {n}", blocked_by=[last] if last and chained and n % chained == 0 else [])
+anyio.run(main)
+"""
+
+
 @dataclass
 class Host:
     """One host: its clone, and what it started."""
@@ -76,6 +89,10 @@ class Host:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def add_many(self, count: int, *, chained: int = 0) -> None:
+        """Tasks by one program; every ``chained``-th behind the one before it, whoever does that."""
+        self.python(FILL, str(count), str(chained))
 
     def start(self, *argv: str) -> subprocess.Popen[str]:
         log = (self.root.parent / f"{self.name}.log").open("a")

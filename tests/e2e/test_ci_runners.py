@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 from tests.e2e.fleet import git
-from tests.e2e.test_many_hosts import MakeFleet, add, ends_in_order, make, scripted, url
+from tests.e2e.test_many_hosts import MakeFleet, ends_in_order, make, scripted, url
 
 __all__ = ["make", "url"]  # fixtures
 
@@ -21,8 +21,7 @@ def test_jobs_on_runners_that_vanish_bring_a_backlog_to_its_end(make: MakeFleet)
     fleet = make('claim_timeout = "2s"\nsnapshot_every = "300ms"\n[landing]\npush = "origin"\n')
     scripted(fleet, TURNS)
     desk = fleet.add_host("desk")
-    for number in range(TASKS):
-        add(desk, f"Task {number}")
+    desk.add_many(TASKS)
     for job in range(1, TASKS // 2 + 1):
         runner = fleet.add_host(f"runner-{job}", CI="true")
         for turn in (1, 2):

@@ -160,6 +160,7 @@ async def test_a_remote_that_is_away_makes_work_wait_and_uses_up_nothing(shared:
     assert shared.landed() == {task.id: 1}
 
 
+@pytest.mark.slow
 async def test_slow_tests_are_not_overtaken_by_other_hosts_for_ever(shared: Shared, tmp_path: Path) -> None:
     books = tmp_path / "books"
     slow = f"echo test >> {books}; sleep 1"
