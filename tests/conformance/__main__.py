@@ -61,8 +61,11 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     agents, cells = asked.agents.split(","), asked.cells.split(",")
-    if unknown := [name for name in (*agents, *cells) if name not in REAL and name not in CELLS]:
-        parser.error(f"unknown: {', '.join(unknown)}; agents: {', '.join(REAL)}; cells: {', '.join(CELLS)}")
+    for asked_for, known in ((agents, REAL), (cells, CELLS)):
+        if unknown := [name for name in asked_for if name not in known]:
+            parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}")
+    if asked.write and (agents, cells) != ([*REAL], [*CELLS]):
+        parser.error("--write wants the whole table; --json FILE takes a part")
     how, began = go_offline("tests.conformance"), time.monotonic()
     there = [name for name in agents if not REAL[name].missing]
     work = sorted(((name, cell) for name in there for cell in cells), key=lambda one: one[1] not in LONGEST_FIRST)
