@@ -130,7 +130,7 @@ def test_status_tells_a_person_the_same(seen: Seen) -> None:
         assert word in out
     line = cli("status", "--oneline").out
     assert line == "completed 1/4 25% · running 0 · ready 0 · blocked 1 · failed 1\n"
-    assert cli("watch", "--oneline").out == line
+    assert cli("watch", "--oneline").out == line == cli("status", "--oneline", "--plain").out
 
 
 def test_the_tree_has_epics_tasks_subtasks_and_what_they_wait_for(cli: Cli, after: dict[str, str]) -> None:

@@ -51,6 +51,28 @@ async def test_the_same_key_gives_the_same_task(store: Store) -> None:
     assert len(await store.tasks.list_tasks()) == 1
 
 
+async def test_many_at_once_are_what_they_are_one_by_one(store: Store) -> None:
+    first = await add(store, "there before", key="k3")
+    news = [
+        NewTask(title=f"{n}", key=f"k{n}", labels=("b", "a"), input={"n": n}, priority=n, timeout_ms=n + 1,
+                allow_no_change=n % 2 == 0, blocked_by=(f"k{n - 1}", first.id) if n else ())
+        for n in range(12)
+    ]  # fmt: skip
+    added = await store.tasks.add_many([*news, news[5]], by="olive")
+    assert added[3].id == first.id and added[12].id == added[5].id
+    assert len({task.id for task in added}) == 12
+    for n, task in enumerate(added[:12]):
+        if n != 3:
+            assert (task.title, task.key, task.priority, task.timeout_ms) == (f"{n}", f"k{n}", n, n + 1)
+            assert (task.labels, task.input, task.created_by) == (("a", "b"), {"n": n}, "olive")
+            assert task.allow_no_change == (n % 2 == 0)
+            assert set(task.blocked_by) == ({added[n - 1].id, first.id} if n else set())
+            assert task.open_blockers == len(task.blocked_by)
+            assert plain(await store.tasks.get(task.id)) == plain(task)
+    assert await store.tasks.miscounted() == []
+    assert len(await store.events.page(limit=100)) == 12
+
+
 async def test_the_same_key_twice_in_one_call_gives_one_task(store: Store) -> None:
     one, two, three = await store.tasks.add_many(
         [NewTask(title="a", key="k"), NewTask(title="b", key="k"), NewTask(title="c")]

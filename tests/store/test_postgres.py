@@ -776,3 +776,52 @@ def test_the_server_of_the_tests_ends_with_them_even_when_they_are_killed() -> N
     while data.exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_a_finish_that_was_not_answered_is_found_or_done_and_nothing_hangs(
+    place: Place, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    async with place.open() as store:
+        first, second = await add(store, "first"), await add(store, "second")
+        third = await add(store, "third", blocked_by=[first])
+        worker = await hire(store)
+        taken = await store.plain.claim(worker)
+        assert taken is not None
+        call = store.database.call
+
+        async def lost(verb: Any) -> None:
+            if kept:
+                await call(verb)
+            raise OutcomeUnknown("the wire was cut")
+
+        monkeypatch.setattr(store.database, "call", lost)
+        done = await store.plain.finish(taken.claim, '"1"', then=worker)
+        monkeypatch.undo()
+        assert done.next is not None and done.next.claim.task_id == second.id
+        assert (await store.tasks.get(first.id)).result == "1"
+        follows = await store.plain.finish(done.next.claim, None, then=worker)
+        assert follows.next is not None and follows.next.claim.task_id == third.id
+        assert follows.next.results == {first.id: "1"}
+        with pytest.raises(LeaseLost):
+            await store.plain.finish(taken.claim, None, then=worker)
+        types = [event.type for event in await store.events.page(limit=100)]
+        assert types.count("task.completed") == 2 and types.count("task.claimed") == 3
+        for task in (first, second):
+            assert [a.outcome for a in await store.claims.attempts(task.id)] == ["done"]
+
+
+async def test_who_may_make_no_function_finishes_without_one(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PostgresDatabase, "calls", False, raising=False)
+
+    async def refused(self: PostgresDatabase, connection: object) -> None:
+        self.calls = False
+
+    monkeypatch.setattr(PostgresDatabase, "_make_functions", refused)
+    async with place.open() as store:
+        first, second = await add(store, "first"), await add(store, "second")
+        worker = await hire(store)
+        taken = await store.plain.claim(worker)
+        assert taken is not None and taken.claim.task_id == first.id
+        done = await store.plain.finish(taken.claim, None, then=worker)
+        assert done.next is not None and done.next.claim.task_id == second.id
