@@ -43,10 +43,20 @@ async def left_by(store: Store, task: Task) -> Legacy:
 
 
 async def of_blockers(store: Store, task: Task) -> list[Legacy]:
-    """What the task's blockers, its sub-tasks among them, have left: those that landed first come first."""
+    """What the task's blockers, its sub-tasks among them, have left: those that landed first come first.
+
+    What was decided in a blocker's own sub-tasks is told with it.
+    """
     blockers = [await store.tasks.get(id) for id in task.blocked_by]
     landed = sorted((b for b in blockers if b.landed_at is not None), key=lambda b: (b.landed_at or 0, b.id))
-    return [await left_by(store, blocker) for blocker in landed]
+    return [await _with_its_parts(store, blocker) for blocker in landed]
+
+
+async def _with_its_parts(store: Store, blocker: Task) -> Legacy:
+    left = await left_by(store, blocker)
+    parts = [await left_by(store, await store.tasks.get(id)) for id in blocker.subtasks]
+    decisions = (*(decision for part in parts for decision in part.decisions), *left.decisions)
+    return left.model_copy(update={"decisions": decisions[-3 * DECISIONS_KEPT :]})
 
 
 def decisions_in(words: str) -> list[str]:

@@ -86,6 +86,14 @@ def test_what_a_person_decided_reaches_those_behind(cli: Cli) -> None:
     assert "  decided: which colour? → blue" in given(cli, behind)
 
 
+def test_what_was_decided_in_sub_tasks_reaches_those_behind_their_parent(cli: Cli) -> None:
+    parent = cli.add("The whole")
+    cli.add("Part", "--parent", parent, "-d", 'write a.txt "a"\nsay "DECISION: tokens are tuples"')
+    behind = cli.add("Behind", "--blocked-by", parent)
+    cli("run")
+    assert "  decided: tokens are tuples" in given(cli, behind)
+
+
 def test_a_template_without_a_place_for_the_task_is_refused(cli: Cli) -> None:
     setting(cli, 'task_template = "Be quick."')
     error = cli.error("list", code=2)
