@@ -63,16 +63,17 @@ class Spending:
         Those of other runs stop for what they share: the day, the epic, the task.
         """
 
+        async def list_spenders(tx: Transaction) -> list[Row]:
+            return await tx.all("list_spenders")
+
+        spenders = await self._database.read(list_spenders)  # often none, and then nobody has to wait for a writer
+
         async def verb(tx: Transaction) -> list[str]:
-            spenders = await tx.all("list_spenders")
-            if not spenders:
-                return []
             now = self._clock.now()
             standing = await _standing(tx, budget, run_id, now)
             over_all = [line for line in await standing.of_all() if line.used_up]
             stopped = []
             for row in spenders:
-                await tx.one("lock_task", id=row["id"])
                 task = await get_task(tx, str(row["id"]), now, stranded=frozenset())
                 lines = [
                     line
@@ -81,14 +82,14 @@ class Spending:
                     or (line.scope != "day" and row["run_id"] == run_id)
                 ]
                 lines += [line for line in await standing.of_task(task) if line.used_up]
-                if lines and await _is_at_work(tx, task):
+                if lines and await _is_at_work(tx, task, int(row["fence"] or 0), now):
                     await _stop(tx, task, lines[0], now)
                     stopped.append(task.id)
             if stopped:
                 tx.ring()
             return stopped
 
-        return await self._database.write(verb)
+        return await self._database.write(verb) if spenders else []
 
     async def tell(self, line: Line, *, run_id: str) -> None:
         """Record that a limit is near, or used up."""
@@ -265,10 +266,13 @@ async def take_paid(
     return await tx.one("claim_paid_task", epic_id=epic_id, task_ids=ids, **lease)
 
 
-async def _is_at_work(tx: Transaction, task: Task) -> bool:
-    """Whether its agent has still to be paid for: it may have ended since it was listed."""
+async def _is_at_work(tx: Transaction, task: Task, fence: int, now: int) -> bool:
+    """Whether that execution's agent has still to be paid for: it may have ended since it was listed."""
+    await tx.one("lock_task", id=task.id)
+    task = await get_task(tx, task.id, now, stranded=frozenset())
     steps = await tx.all("list_steps", task_id=task.id, attempt=task.attempt)
-    return task.state is State.RUNNING and not any(step["name"] == "let_agent_work" for step in steps)
+    paid = any(step["name"] == "let_agent_work" for step in steps)
+    return task.state is State.RUNNING and task.fence == fence and not paid
 
 
 async def _stop(tx: Transaction, task: Task, line: Line, now: int) -> None:

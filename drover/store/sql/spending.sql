@@ -37,7 +37,7 @@ UPDATE attempts SET reserved_microusd = :microusd, reserved_tokens = :tokens
 
 -- name: list_spenders
 -- Tasks whose agents are at work.
-SELECT t.id, w.run_id, a.started_at
+SELECT t.id, t.fence, w.run_id, a.started_at
   FROM tasks t /*pg: */ INDEXED BY tasks_leased /*:pg*/
   JOIN attempts a ON a.task_id = t.id AND a.fence = t.fence JOIN workers w ON w.id = t.claimed_by
  WHERE t.state = 'running' AND t.executing = 1
