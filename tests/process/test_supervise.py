@@ -251,8 +251,9 @@ async def test_drover_stopped_does_not_hold_the_agent_up(make_launch: MakeLaunch
 
     launch = make_launch("sh", "-c", "head -c 100000000 /dev/zero; touch finished")
     watcher = Busy()
-    assert (await process.supervise(launch, watcher)).ok
-    assert watcher.bytes[-1] == 100_000_000
+    exit = await process.supervise(launch, watcher)
+    assert (exit.ok, exit.output_bytes) == (True, 100_000_000)
+    assert watcher.bytes  # the last words of one whom nobody reads may be lost
 
 
 # ---------------------------------------------------------------- limits and signs of life
@@ -324,7 +325,7 @@ async def test_changed_files_are_asked_for_only_in_silence(make_launch: MakeLaun
     exit = await process.supervise(make_launch("sleep", "60", stall_s=0.4), watcher, changed=changed)
     assert exit.stalled
     assert len(asked) == 3
-    assert 1.2 <= exit.seconds < 40
+    assert 1.0 <= exit.seconds < 40  # its silence began when drover spoke to it last, which is before it ran
     assert asked[0] <= time.time() - 1.2
 
 
