@@ -116,7 +116,7 @@ class Throttle:
 
     def _state(self) -> tuple[int | None, str]:
         if self._shortage:
-            return min(self._concurrency.limit, self._at_work), self._shortage
+            return min(self._concurrency.limit, self._at_work - 1), self._shortage  # without the one that looked
         if self._concurrency.throttled:
             return self._concurrency.limit, self._why
         return None, ""

@@ -162,6 +162,20 @@ async def test_nothing_starts_below_the_critical_floor_and_only_one_below_the_ot
         assert throttle.find_memory_shortage() is None
 
 
+async def test_a_shortage_of_memory_is_told_with_how_many_are_at_work(site: Site) -> None:
+    async with site.open() as drover:
+        run = await drover._asked(4, None, (), None)
+        tools = replace(await drover.tools(run_id=run.id), available_memory=lambda: 100 * MIB)
+        await drover.store.workers.start_run(run, [])
+        throttle = Throttle(tools, 4)
+        assert throttle.enter()
+        assert throttle.find_memory_shortage() is not None
+        await throttle.tell()
+        (note,) = (await drover.status()).notes
+    assert note.startswith("throttled: 0 of 4 workers since ")
+    assert "100M of memory available" in note
+
+
 async def test_what_one_agent_is_expected_to_use_is_left_for_it(site: Site) -> None:
     available = [5000]
     table = {"backpressure.memory_threshold_mb": 8000, "backpressure.worker_rss_limit_mb": 4000}
