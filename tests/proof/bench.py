@@ -77,12 +77,12 @@ class Bench:
                 found.append("I19: a second recovery changed something")
         self.violations += [f"death at {at} ({where}): {what}" for what in found]
 
-    def sweep(self, points: Iterator[int]) -> None:
+    def sweep(self, points: Iterator[int], there: int) -> None:
         """Try them one by one, until there are no more or a few in a row were behind the end."""
         missed = 0
         for at in points:
             died = self.case(at)
-            self.points += died
+            self.points += died or at <= there
             missed = 0 if died else missed + 1
             if missed == MISSES_TO_END:
                 return
@@ -133,9 +133,9 @@ def main() -> None:
     if chosen.share:
         bench.sweep_twice(max(1, round(there * chosen.share)), chosen.then)
     elif chosen.some:
-        bench.sweep(iter(random.Random(chosen.seed).sample(range(1, there + 1), chosen.some)))
+        bench.sweep(iter(random.Random(chosen.seed).sample(range(1, there + 1), chosen.some)), there)
     else:
-        bench.sweep(count(chosen.first, chosen.every))
+        bench.sweep(count(chosen.first, chosen.every), there)
     print(
         json.dumps(
             {

@@ -23,7 +23,7 @@ def run(argv: list[str]) -> int:
     print(f"{len(crossed)} named points, {sum(crossed.values())} crossings in the story of four tasks")
     met = {name.split()[0] for name in crossed}
     others = [verb for verb in writing_verbs() if f"store.{verb}" not in met]
-    print(f"{len(others)} verbs that write are not in the story; tests/store cancels and cuts them off one by one:")
+    print(f"{len(others)} verbs that write are not in the story (orders, functions without git, other hosts):")
     print("  " + ", ".join(others))
     return 0
 
