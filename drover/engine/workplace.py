@@ -19,7 +19,7 @@ from drover.engine.tools import Tools
 from drover.git import reuse as directories
 from drover.git.commit import task_message
 from drover.git.durable import sync_filesystem
-from drover.git.landing import Conflicted, lease_ref, merge_trees, raise_lease, wip_ref
+from drover.git.landing import Conflicted, lease_ref, merge_trees, raise_lease, read_lease, wip_ref
 from drover.git.repo import RefMoved
 from drover.git.snapshot import save_snapshot
 from drover.git.worktree import ensure_worktree, rebase_worktree, remove_worktree
@@ -44,6 +44,11 @@ async def _prepare(run: Run) -> Worktree:
     try:
         await raise_lease(tools.repo, task.id, run.claim.fence)
     except RefMoved as moved:
+        known = await read_lease(tools.repo, task.id)
+        if known is not None and await tools.store.claims.catch_up(run.claim, known.fence):
+            raise LeaseLost(
+                f"{task.id}: git knows fence {known.fence}; the database was restored from before"
+            ) from moved
         raise LeaseLost(f"{task.id}: {lease_ref(task.id)} is held by a later claim") from moved
     await tools.reservations.wait_turn(task.id, tools.reservations.paths_of(task.id))
     base = await lane.tip(tools)

@@ -331,6 +331,27 @@ class Claims:
 
         return await self._database.write(verb)
 
+    async def catch_up(self, claim: Claim, fence: int) -> bool:
+        """Give the task back behind a later ``fence`` that git knows; False when the claim is not ours any more.
+
+        After a backup was restored, fences begin anew where the backup was, and a repository refuses what is behind it.
+        """
+
+        async def verb(tx: Transaction) -> bool:
+            now, task = self._clock.now(), claim.task
+            changed = await tx.run(
+                "catch_up", id=task.id, fence=claim.fence, worker_id=claim.worker_id, newer=fence, now=now
+            )
+            if changed != 1:
+                return False
+            await tx.run("end_attempt", task_id=task.id, fence=claim.fence, outcome="interrupted", error=None, now=now)
+            await tx.run("free_ports", task_id=task.id, fence=claim.fence)
+            await _tell(tx, "task.rescued", now, task, claim.worker_id, cause="git knows a later claim", fence=fence)
+            tx.ring()
+            return True
+
+        return await self._database.write(verb)
+
     async def rescue(self, held: Held, *, dead: bool) -> bool:
         """Take a task from a worker that is proven ``dead``, or whose lease has ended; False when neither holds now."""
 

@@ -264,7 +264,7 @@ def test_damage_in_git_is_found(lived: Cli, git: Git) -> None:
     assert any(kind == "git" and "stands 2 times" in what for kind, what in faults(lived))
 
 
-def test_a_database_that_is_older_than_git_is_found(lived: Cli, tmp_path: Path) -> None:
+def test_a_database_that_is_older_than_git_is_found_and_catches_up(lived: Cli, tmp_path: Path, git: Git) -> None:
     lived("db", "backup", str(tmp_path / "old.db"))
     lived("run")
     lived("db", "backup", str(tmp_path / "new.db"))
@@ -274,6 +274,11 @@ def test_a_database_that_is_older_than_git_is_found(lived: Cli, tmp_path: Path) 
     found = faults(lived)
     assert any("is at fence 0, and git at 1: the database is older" in what for _, what in found), found
     assert any("its row does not know that it has landed" in what for _, what in found), found
+    lived("run")  # what is in git is found there, and nobody waits for a lease to end
+    assert {task["status"] for task in lived.json("list")} == {"completed"}
+    tasks = git(lived.root, "log", "--first-parent", "--format=%(trailers:key=Drover-Task,valueonly)", "main").split()
+    assert len(tasks) == len(set(tasks)) == 3
+    assert faults(lived) == []
 
 
 def test_commits_of_a_backlog_that_is_gone_are_a_warning(lived: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -253,6 +253,11 @@ UPDATE tasks
        updated_at = :now
  WHERE id = :id AND fence = :fence AND claimed_by = :worker_id AND state = 'running' AND lease_until <= :lease_now;
 
+-- name: catch_up
+-- The repository knows a later fence: this database is an older state of itself. The next claim goes on behind that.
+UPDATE tasks SET state = 'queued', fence = :newer, claimed_by = NULL, lease_until = NULL, executing = 0, updated_at = :now
+ WHERE id = :id AND fence = :fence AND fence < :newer AND claimed_by = :worker_id AND state = 'running';
+
 -- name: list_expired
 SELECT t.id, t.epic_id, t.fence, t.attempt, t.claimed_by, w.host, w.boot_id, w.pid, w.process_started
   FROM tasks t /*pg: */ INDEXED BY tasks_leased /*:pg*/ JOIN workers w ON w.id = t.claimed_by
