@@ -113,7 +113,7 @@ async def _rows(repo: Repo, books: Books, held: Held) -> list[Fault]:
     for id, fence in held.fences.items():
         if id in tasks and tasks[id].fence < fence:
             what = f"{id} is at fence {tasks[id].fence}, and git at {fence}: the database is older than the repository"
-            faults.append(Fault("git", what, "a restored backup? its task takes up where git is when it runs"))
+            faults.append(Fault("git", what, "a restored backup? the next claim goes on behind what git knows"))
     return faults
 
 
@@ -130,7 +130,7 @@ def _commits(books: Books, held: Held) -> Iterator[Fault]:
             times[id] += 1
             if not _under_way(task) and not task.landed:
                 what = f"git holds the work of {id} as {_short(commit)}, and its row does not know that it has landed"
-                yield Fault("git", what, f"drover run finds it there when {id} runs; drover info {id}")
+                yield Fault("git", what, f"a restored backup? drover cancel {id}, or it is begun anew on top of that")
     for id, many in times.items():
         if many > 1:
             yield Fault("git", f"{id} stands {many} times in the history of its target")

@@ -46,9 +46,7 @@ async def _prepare(run: Run) -> Worktree:
     except RefMoved as moved:
         known = await read_lease(tools.repo, task.id)
         if known is not None and await tools.store.claims.catch_up(run.claim, known.fence):
-            raise LeaseLost(
-                f"{task.id}: git knows fence {known.fence}; the database was restored from before"
-            ) from moved
+            raise LeaseLost(f"{task.id}: git knows fence {known.fence}, the database is older") from moved
         raise LeaseLost(f"{task.id}: {lease_ref(task.id)} is held by a later claim") from moved
     await tools.reservations.wait_turn(task.id, tools.reservations.paths_of(task.id))
     base = await lane.tip(tools)
