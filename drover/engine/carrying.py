@@ -7,7 +7,7 @@ a task whose work cannot be fetched waits for the remote instead of being begun 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ import anyio
 from anyio import to_thread
 
 from drover.domain.errors import DroverError, LeaseLost, Unreachable
-from drover.domain.models import Attempt, Claim, Commit, StepRecord, Task, Worktree
+from drover.domain.models import STEPS, Attempt, Claim, Commit, StepRecord, Task, Worktree
 from drover.domain.states import Status
 from drover.domain.verdicts import Outcome
 from drover.engine import remote_lane
@@ -47,8 +47,12 @@ async def arrive(run: Run) -> None:
     """
     await _raise_lease(run)
     tools, task = run.tools, run.claim.task
-    history = [a for a in await tools.store.claims.attempts(task.id) if a.fence < run.claim.fence]
-    last = _last(history, run.recalled.values())
+    if "remove_worktree" in run.recalled:
+        return  # nothing in a clone matters any more
+    known = await tools.store.claims.attempts(task.id)
+    since = task.first_attempt if task.fresh else 0  # what was done before a fresh start is not gone on with
+    history = [a for a in known if a.fence < run.claim.fence and a.attempt >= since and a.purpose == "build"]
+    last = _last(history, [record for name, record in run.recalled.items() if name in STEPS])
     held = read_fence(tools, task.id)
     if last is None or (held is not None and held >= last.fence):
         if held is not None:
@@ -59,7 +63,7 @@ async def arrive(run: Run) -> None:
         run.moved = await _go_on_to_land(run, last)
     else:
         await _keep_ours(tools, task, history, held)
-        run.moved = await _go_on_to_work(run, last, held)
+        run.moved = await _go_on_to_work(run, history, last, held)
 
 
 def read_fence(tools: Tools, task_id: str) -> int | None:
@@ -100,7 +104,7 @@ async def _go_on_to_land(run: Run, last: Attempt) -> Moved:
     tools, claim = run.tools, run.claim
     commit = Commit.model_validate_json(run.recalled["commit_changes"].result)
     path = tools.places.worktree(claim.task_id)
-    if any(tools.settings.hooks.stages(hook) for hook in _NEEDS_A_CLONE) and "remove_worktree" not in run.recalled:
+    if any(tools.settings.hooks.stages(hook) for hook in _NEEDS_A_CLONE):
         await ensure_worktree(tools.repo, path, commit.base, tree=commit.tree)
     tree = Worktree.model_validate_json(run.recalled["prepare_worktree"].result)
     here = tree.model_copy(update={"path": str(path)}).model_dump_json()
@@ -110,9 +114,9 @@ async def _go_on_to_land(run: Run, last: Attempt) -> Moved:
     return moved
 
 
-async def _go_on_to_work(run: Run, last: Attempt, held: int | None) -> Moved:
+async def _go_on_to_work(run: Run, history: Sequence[Attempt], last: Attempt, held: int | None) -> Moved:
     tools, task = run.tools, run.claim.task
-    saved = await _newest(tools, task.id, before=run.claim.fence)
+    saved = await _newest(tools, task.id, {a.fence for a in history})
     if saved is None:
         moved = Moved(last.host, f"begun anew: nothing of what {last.host} did was saved")
     elif saved.fence == held:
@@ -120,7 +124,7 @@ async def _go_on_to_work(run: Run, last: Attempt, held: int | None) -> Moved:
     else:
         moved = Moved(last.host, f"continued from {_age(saved, last, tools.store.claims.lease_ms)}", saved.kept.oid)
     await _record(run, moved, begin_anew=True)
-    run.recalled.clear()
+    run.recalled = await tools.store.claims.recall(run.claim)
     return moved
 
 
@@ -137,13 +141,13 @@ class _Saved(NamedTuple):
     kept: Kept
 
 
-async def _newest(tools: Tools, task_id: str, *, before: int) -> _Saved | None:
+async def _newest(tools: Tools, task_id: str, fences: Collection[int]) -> _Saved | None:
     found = [
         _Saved(int(kept.ref.rsplit("/", 1)[1]), kept)
         for kept in await list_kept(tools.repo, task_id=task_id)
         if kept.ref.startswith(f"{SNAPSHOTS}/")
     ]
-    return max((saved for saved in found if saved.fence < before), default=None, key=lambda saved: saved.fence)
+    return max((saved for saved in found if saved.fence in fences), default=None, key=lambda saved: saved.fence)
 
 
 def _age(saved: _Saved, last: Attempt, lease_ms: int) -> str:

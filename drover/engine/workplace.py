@@ -54,7 +54,7 @@ async def _prepare(run: Run) -> Worktree:
     path = tools.places.worktree(task.id)
     tools.places.worktrees.mkdir(parents=True, exist_ok=True, mode=0o700)
     target = tools.settings.project.target or ""
-    if task.fresh and task.attempt == task.first_attempt:
+    if task.fresh and task.attempt == task.first_attempt and run.moved is None:
         await _put_away(run)
     elif (carried := await _carried_work(run, path)) is not None:
         conflicts = await _carry(run, path, base, carried)

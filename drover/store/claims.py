@@ -278,7 +278,7 @@ class Claims:
     async def move(self, claim: Claim, *, origin: str, begin_anew: bool, **data: Value) -> None:
         """Record that work begun on another host goes on here, ``origin`` says from what.
 
-        ``begin_anew``: the attempt's steps are forgotten, for what they made did not come along.
+        ``begin_anew``: its steps up to the agent's are forgotten, for what they made did not come along.
         """
 
         async def verb(tx: Transaction) -> None:
