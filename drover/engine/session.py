@@ -46,8 +46,10 @@ async def hold(run: Run, tree: Worktree, order: Order | None = None, *, part: st
     if (adopted := past.ended_unseen(tools.places.state)) is not None:
         await usage.count(tools, task.id, adopted.fence)  # it is that execution's, not this one's
     job = await _job(run, tree, agent, past, words, order, part)
-    if job.session_id is not None and await session_files.bring_back(tools, agent, past, job.session_id):
-        job = job.model_copy(update={"restored": True})
+    if job.session_id is not None:
+        elsewhere = run.moved is not None
+        if await session_files.bring_back(tools, agent, past, job.session_id, elsewhere=elsewhere):
+            job = job.model_copy(update={"restored": True})
     report = await _heard_out(run, await _work(run, tree, agent, job, words))
     may_ask = order is None and not (part or past.asked or task.subtasks)
     if may_ask and report.outcome == Outcome.DONE and await result.is_unchanged(run, tree):

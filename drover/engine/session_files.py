@@ -51,13 +51,16 @@ async def keep(tools: Tools, claim: Claim) -> tuple[str, str] | None:
     return ref, oid
 
 
-async def bring_back(tools: Tools, agent: Agent, past: Past, session_id: str) -> bool:
-    """Whether the session's files were gone here, and have been put back as they were last saved."""
+async def bring_back(tools: Tools, agent: Agent, past: Past, session_id: str, *, elsewhere: bool) -> bool:
+    """Whether the session's files were gone here, and have been put back as they were last saved.
+
+    ``elsewhere``: the session went on on another host since, so files that are here are older than those saved.
+    """
     if not isinstance(agent, KeepsSessions):
         return False
     place = _place(tools, agent, past.task.id)
     there = agent.session_files(place, session_id)
-    if any([await run_sync(_size, path) for path in there.values()]):
+    if not elsewhere and any([await run_sync(_size, path) for path in there.values()]):
         return False
     for execution in reversed(past.executions):
         if execution.session_id == session_id and execution.agent == agent.name:

@@ -184,6 +184,18 @@ async def test_slow_tests_are_not_overtaken_by_other_hosts_for_ever(shared: Shar
 PLAN = "write one.txt 1\nwait 5s\nwrite two.txt 2\n"
 
 
+async def test_a_session_that_comes_back_goes_on_from_where_it_was_last(shared: Shared) -> None:
+    plan = "append a.txt 1\nwrite one 1\nwait 5s\nappend a.txt 2\nwrite two 2\nwait 5s\nappend a.txt 3\n"
+    async with shared.open(shared.a) as a, shared.open(shared.b) as b:
+        task = await a.add("To and fro", description=plan, agent="scripted")
+        assert (await run_until(shared.a, a, shared.a.worktree(task.id) / "one")).interrupted
+        assert (await run_until(shared.b, b, shared.b.worktree(task.id) / "two")).interrupted
+        await a.run()
+        attempts = (await a.details(task.id)).attempts
+    assert [(one.host, one.resumed) for one in attempts] == [("a", "fresh"), ("b", "restored"), ("a", "restored")]
+    assert shared.git("show", "main:a.txt") == "1\n2\n3", "no step was done again, none was left out"
+
+
 async def test_the_session_of_an_agent_goes_on_on_another_host(shared: Shared) -> None:
     async with shared.open(shared.a) as a, shared.open(shared.b) as b:
         task = await a.add("In steps", description=PLAN, agent="scripted")
