@@ -64,12 +64,15 @@ WHY_SHORT = """
 What falls short differs between runs on a shared machine; these are the goals that did, and what they wait for.
 
 - **Limits in milliseconds on a busy machine.** Hops, the start after a kill, a claim among a million, the first line of
-  `list`, eight workers over one: all of them passed when the load was 6 to 8 (0.7 ms, 7.7 ms, 0.31 s, 0.6 ms, 0.44 s,
-  4.5 ×), and fall short when 15 to 29 processes want four cores, for each wake-up then waits its turn. That a claim
-  costs the same in a backlog of any size is counted in steps of the database's machine by the tests.
-- **How far two runs agree.** A second one a minute later said, of the limit: 1.59 for `layered` on SQLite and 1.18 on
-  Postgres, 1.19 for `status`, 0.21 for a life with git, 2.61 for landings; and 0.59 against DBOS, which is measured
-  by itself and not in pairs: that one says little while others use the machine.
+  `list`: all of them pass on a quiet machine, and fall short when 15 to 29 processes want four cores, for each wake-up
+  then waits its turn. That a claim costs the same in a backlog of any size is counted in steps of the database's
+  machine by the tests.
+- **How far two runs agree.** Of two in a row on a quiet machine each passed 18 of 23. Of the limit they said: 1.67 and
+  1.92 for `layered` on SQLite, 1.43 and 1.27 on Postgres, 1.47 and 1.39 against DBOS, 0.93 and 0.93 for `status`, 0.55
+  and 0.35 for a life with git, 0.94 and 1.16 for landings, 1.50 and 1.00 for an idle run, 1.69 and 1.91 for eight
+  workers over one.
+- **Eight workers over one.** One worker alone has become fast: 18 git commands a life, not 60, leave it little to wait
+  for. What is left is processor time (see the landings), and one life keeps one core and a half busy, of four.
 - **No git, against the floors.** Finishing a task and taking the next is 8 larger statements here and 4 in the SQLite
   floor: besides what the floor writes, the history of attempts, three events instead of one, and rows of 50 columns.
   They take 0.3 ms of the writing thread. Commits are equal (0.13 a task, eight workers in one), so the ratio falls
