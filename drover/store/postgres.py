@@ -335,7 +335,7 @@ class PostgresDatabase:
     async def _make_functions(self, connection: Connection) -> None:
         try:
             await connection.execute(make_finish(self.address.schema, self._token, known_newest()))
-        except asyncpg.InsufficientPrivilegeError:  # who may make nothing temporary does without
+        except (asyncpg.InsufficientPrivilegeError, asyncpg.DiskFullError):  # where none can be made it goes without
             self.calls = False
 
     def _drop_idle(self) -> None:
