@@ -7,6 +7,7 @@ import fcntl
 import os
 import re
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import IO, TypeVar, cast
@@ -20,6 +21,7 @@ from drover.store.database import Row, Value
 T = TypeVar("T")
 
 BUSY_TIMEOUT_MS = 5_000
+BUSY_AGAIN_S = 0.005
 WAL_LIMIT = 16 << 20  # a WAL that a long reader let grow is cut to this when it starts anew
 CHECKPOINT_PAGES = 1_000
 PAGE = 4_096
@@ -103,11 +105,24 @@ async def _open(path: Path, mode: str, prepare: Callable[[sqlite3.Connection], N
 def _prepare_writer(connection: sqlite3.Connection, path: Path, keeper: Keeper) -> None:
     connection.row_factory = _row
     for pragma, (value, wanted) in PRAGMAS.items():
-        connection.execute(f"PRAGMA {pragma} = {value}")
+        _set(connection, pragma, value)
         got = next(iter(connection.execute(f"PRAGMA {pragma}").fetchone().values()))
         if got != wanted:
             raise StoreError(f"{path}: PRAGMA {pragma} is {got!r}, not {wanted!r}; drover would lose commits")
     keeper.keep(connection)
+
+
+def _set(connection: sqlite3.Connection, pragma: str, value: str) -> None:
+    """Set it, patiently: while others make the same new file a WAL one, SQLite refuses at once, whatever its timeout."""
+    until = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute(f"PRAGMA {pragma} = {value}")
+            return
+        except sqlite3.OperationalError as refused:
+            if refused.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+        time.sleep(BUSY_AGAIN_S)
 
 
 def _prepare_reader(connection: sqlite3.Connection) -> None:

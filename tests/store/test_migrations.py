@@ -17,7 +17,7 @@ import asyncpg
 import pytest
 
 from drover.domain.errors import SchemaError
-from drover.store import migrate
+from drover.store import migrate, sqlite_file
 from drover.store.postgres_link import Address, connect
 from drover.store.postgres_schema import ensure_schema
 from drover.store.sqlite import SqliteDatabase
@@ -151,6 +151,26 @@ async def test_those_who_open_a_new_database_at_the_same_time_make_it_once(place
 
 
 @pytest.mark.suite("T38")
+async def test_who_comes_while_another_makes_the_file_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked to make it a WAL one, SQLite refuses at once while another writes, for all its timeout."""
+    path, refused = tmp_path / "drover.db", []
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+
+        def let_go(_: float) -> None:
+            refused.append(True)
+            if other.in_transaction:
+                other.execute("ROLLBACK")
+
+        monkeypatch.setattr(sqlite_file.time, "sleep", let_go)
+        database = SqliteDatabase(path, FakeClock())
+        await database.open()
+        await database.close()
+    assert refused
+
+
 async def test_another_process_may_migrate_between_two_migrations_of_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
