@@ -113,7 +113,7 @@ def _prepare_writer(connection: sqlite3.Connection, path: Path, keeper: Keeper) 
 
 
 def _set(connection: sqlite3.Connection, pragma: str, value: str) -> None:
-    """Set it, patiently: while others make the same new file a WAL one, SQLite refuses at once, whatever its timeout."""
+    """Set it, patiently: to make a file that another is at work on a WAL one is refused at once for all the timeout."""
     until = time.monotonic() + BUSY_TIMEOUT_MS / 1000
     while True:
         try:
