@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 from cyclopts import App, Parameter
 
@@ -169,7 +169,7 @@ def _say(out: Printer, common: Common, verb: str, decided: Plan) -> None:
 
 
 def _statuses(given: tuple[str, ...]) -> tuple[str, ...]:
-    known = PlanStatus.__args__  # type: ignore[attr-defined]
+    known: tuple[str, ...] = get_args(PlanStatus)
     statuses = split(given)
     for one in statuses:
         if one not in known:
