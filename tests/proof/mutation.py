@@ -1,6 +1,6 @@
 """The tests of the tests: small wrongs are made in a copy of the tree, and some test must see each.
 
-usage: python -m tests.proof.mutation [--each N] [--seed S] [--workers N] [--out FILE] [--whole]
+usage: python -m tests.proof.mutation [--each N] [--seed S] [--areas NAMES] [--workers N] [--out FILE] [--whole]
 
 First every quick test is run once and what it reaches is written down; a wrong is then shown to the quickest tests
 that reach it, and to the others that do. ``--each`` is how many wrongs of each area are tried, of a list that is
@@ -172,11 +172,13 @@ def main() -> None:
     options = argparse.ArgumentParser(prog="python -m tests.proof.mutation")
     options.add_argument("--each", type=int, default=10_000)
     options.add_argument("--seed", type=int, default=7)
+    options.add_argument("--areas", default=",".join(AREAS), help="some of them, with commas between")
     options.add_argument("--workers", type=int, default=os.cpu_count() or 2)
     options.add_argument("--out", type=Path, default=ROOT / "mutation.jsonl")
     options.add_argument("--reached", type=Path, help="a directory with what the tests reach, from a run before")
     options.add_argument("--whole", action="store_true", help="show those that nothing saw to whole runs")
     chosen = options.parse_args()
+    areas = chosen.areas.split(",")
     known = [json.loads(line) for line in chosen.out.read_text().splitlines()] if chosen.out.exists() else []
     if chosen.whole:
         chosen.out.write_text("".join(json.dumps(one) + "\n" for one in known if one["seen"]))
@@ -191,7 +193,7 @@ def main() -> None:
             place.mkdir()
             reach(copies.queue[0], place, chosen.workers)
         reached = Reached(place)
-        work = [(name, m) for name, m in _chosen(chosen.each, chosen.seed) if tuple(m[:3]) not in tried]
+        work = [(name, m) for name, m in _chosen(areas, chosen.each, chosen.seed) if tuple(m[:3]) not in tried]
         if chosen.whole:
             work = [(name, m) for name, m in work if tuple(m[:3]) in unseen]
         with ThreadPoolExecutor(chosen.workers) as pool, chosen.out.open("a") as out:
@@ -207,11 +209,11 @@ def key(one: dict[str, Any]) -> tuple[str, int, str]:
     return one["path"], one["line"], one["what"]
 
 
-def _chosen(each: int, seed: int) -> Iterator[tuple[str, Mutant]]:
+def _chosen(areas: Sequence[str], each: int, seed: int) -> Iterator[tuple[str, Mutant]]:
     """Of each area so many; one of each in turn, so that a run that is stopped has seen something of all."""
     shuffled = []
-    for name, area in AREAS.items():
-        found = list(mutants_of(area))
+    for name in areas:
+        found = list(mutants_of(AREAS[name]))
         random.Random(f"{seed}{name}").shuffle(found)
         shuffled.append([(name, mutant) for mutant in found[:each]])
     for row in range(max(len(column) for column in shuffled)):
