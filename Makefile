@@ -52,8 +52,8 @@ proof: $(VENV)/.dev ## every suite of docs/guarantees.md in full; writes proof.j
 soak: $(VENV)/.dev ## hours of faults over three processes on both databases; writes soak.json [HOURS=8 or MINUTES=10, TASKS=5000]
 	$(BIN)/python -m tests.proof.soak $(if $(MINUTES),--minutes $(MINUTES),--hours $(or $(HOURS),8)) --tasks $(or $(TASKS),5000)
 
-mutation: $(VENV)/.dev ## small wrongs in a copy of the code, each of which some test must see [EACH=50 SEED=7]
-	$(BIN)/python -m tests.proof.mutation --each $(or $(EACH),50) --seed $(or $(SEED),7)
+mutation: $(VENV)/.dev ## small wrongs in a copy of the code, each of which some test must see [EACH=50 SEED=7 AREAS=store,lease]
+	$(BIN)/python -m tests.proof.mutation --each $(or $(EACH),50) --seed $(or $(SEED),7) $(if $(AREAS),--areas $(AREAS))
 
 agents: $(VENV)/.dev ## install the real agent CLIs from npm into .cache/agents
 	$(BIN)/python scripts/install_agents.py
