@@ -184,6 +184,27 @@ def test_the_judge_sees_a_landing_that_changed_a_neighbour(project: Project) -> 
 
 
 @pytest.mark.suite("T22")
+def test_the_judge_follows_each_of_two_files_that_moved_with_an_edit(project: Project) -> None:
+    def made(parent: str, gone: str = "", **files: str) -> str:
+        project.git("checkout", "-q", "--detach", parent)
+        if gone:
+            project.git("rm", "-q", *gone.split())
+        commit(project, **files)
+        return project.git("rev-parse", "HEAD")
+
+    one, two = ("".join(f"line {n} of {name}\n" for n in range(10)) for name in ("one", "two"))
+    base = made("main", **{"of-task-1": one, "of-task-2": two})
+    moved = {"of-task--a": f"theirs\n{one}", "of-task--b": f"theirs\n{two}"}
+    ours = made(base, "of-task-1 of-task-2", **moved)
+    project.git("update-ref", "refs/drover/attempts/task-x/1", made(base, **{"of-task-2": f"{two}mine\n"}))
+    followed = made(ours, **{"of-task--b": f"{moved['of-task--b']}mine\n"})
+    assert wrong_paths(project, followed, "task-x") == []
+    assert wrong_paths(project, made(ours, c="1\n"), "task-x") == ["c", "of-task-2"], "its edit is lost"
+    astray = made(ours, **{"of-task--a": f"{moved['of-task--a']}mine\n"})
+    assert wrong_paths(project, astray, "task-x") == ["of-task--a", "of-task-2"], "its edit is in another's file"
+
+
+@pytest.mark.suite("T22")
 @pytest.mark.timeout(180)
 def test_a_random_graph_with_renames_modes_and_deletes_lands_as_a_three_way_merge_would(crafty: Project) -> None:
     land_a_random_graph(crafty, 20, seed=20261122)

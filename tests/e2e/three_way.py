@@ -57,28 +57,31 @@ def _is_content_merge(project: Project, base: Entry, ours: Entry, theirs: Entry,
 def _followed(project: Project, path: str, base: Tree, ours: Tree, theirs: Tree, merged: Tree) -> bool:
     """Where one side renamed a file that the other changed, the change is at the new name and nothing at the old."""
     for old, before in base.items():
-        if before is None:
+        if before is None or old in merged:
             continue
         for mover, other in ((theirs, ours), (ours, theirs)):
-            new = path if old != path else _new_name(old, base, mover)
-            if new is None or old in mover or new in base or new not in mover:
+            changed = other.get(old)
+            if old in mover or changed is None:
                 continue
-            there, changed = mover[new], other.get(old)
-            if there is None or changed is None or other.get(new) is not None:
-                continue
-            mode = changed[0] if there[0] == before[0] else there[0]
-            expected = (mode, _merged_blob(project, before[1], changed[1], there[1]))
-            if merged.get(new) == expected and old not in merged:
-                return True
+            for new in [path] if old != path else _new_names(old, base, mover):
+                there = mover.get(new)
+                if there is None or new in base or other.get(new) is not None:
+                    continue
+                mode = changed[0] if there[0] == before[0] else there[0]
+                if merged.get(new) == (mode, _merged_blob(project, before[1], changed[1], there[1])):
+                    return True
     return False
 
 
-def _new_name(old: str, base: Tree, mover: Tree) -> str | None:
-    """Where a side has moved a file to, if it kept its bytes or is the only new file with its first name."""
+def _new_names(old: str, base: Tree, mover: Tree) -> list[str]:
+    """Where a side may have moved a file to: what kept its bytes, and the new files with its first letters.
+
+    Several files of the same first letters may have moved at once, each with an edit of its own.
+    """
     fresh = [path for path in mover if path not in base]
     same = [path for path in fresh if mover[path] and base[old] and mover[path][1] == base[old][1]]  # type: ignore[index]
     stem = Path(old).stem[:8]
-    return next(iter([*same, *(path for path in fresh if Path(path).name.startswith(f"{stem}-"))]), None)
+    return [*same, *(path for path in fresh if Path(path).name.startswith(f"{stem}-"))]
 
 
 def _merged_blob(project: Project, base: str, ours: str, theirs: str) -> str:

@@ -1,6 +1,7 @@
 """The whole proof: every suite, slow or not, and ``proof.json`` with what each counted.
 
-With names of suites only those are run, and their entries alone are new; each entry says of which commit it is.
+With names of suites only those are run, and their entries alone are new; each entry says of which commit it is. What a
+run that was cut off had counted is in ``proof.jsonl``; the next run of the same commit goes on behind it.
 """
 
 from __future__ import annotations
@@ -14,15 +15,21 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.proof import page
+from tests.proof.plugin import lines_of
 from tests.proof.suites import SUITES
 
 ROOT = Path(__file__).parents[2]
 PROOF = ROOT / "proof.json"
+BOOK = ROOT / "proof.jsonl"
+ENDED = {"whole": True}
 
 
 def run(argv: list[str]) -> int:
@@ -33,27 +40,54 @@ def run(argv: list[str]) -> int:
         print(f"there is no suite {', '.join(sorted(unknown))}; there are {', '.join(SUITES)}")
         return 2
     began = time.monotonic()
-    lines = _tests(wanted, workers)
+    known = _known(_commit())
+    code = _tests(wanted, workers, known)
+    if code not in (0, 1) and not (code == pytest.ExitCode.NO_TESTS_COLLECTED and known):
+        print(f"not all was tried (pytest said {code}); what was is in {BOOK.name}, and `make proof` goes on behind it")
+        return 1
     seconds = round(time.monotonic() - began)
+    lines = lines_of(BOOK)[1:]
+    _note(ENDED)
     before = json.loads(PROOF.read_text()) if PROOF.exists() else {}
     suites = {**before.get("suites", {}), **{name: _entry(name, lines) for name in wanted}}
     PROOF.write_text(json.dumps({"where": _where(), "suites": {n: suites[n] for n in SUITES if n in suites}}, indent=1))
     page.run([])
-    return _say({name: suites[name] for name in wanted}, seconds)
+    died = [what for line in lines if not line["suites"] for what in line["violations"]]
+    return _say({name: suites[name] for name in wanted}, seconds, died)
 
 
-def _tests(wanted: list[str], workers: str) -> list[dict[str, Any]]:
+def _known(commit: str) -> list[dict[str, Any]]:
+    """The lines of a run of this very code that was cut off, but for those that found something."""
+    asked = ["git", "status", "--porcelain", "--", ".", ":!docs/guarantees.md"]
+    changed = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
+    first, *lines = lines_of(BOOK) or [{}]
+    if changed.stdout or first != {"commit": commit} or ENDED in lines:
+        return []
+    return [line for line in lines if not line["violations"]]
+
+
+def _note(line: dict[str, Any]) -> None:
+    with BOOK.open("a") as book:
+        book.write(json.dumps(line) + "\n")
+
+
+def _tests(wanted: list[str], workers: str, known: list[dict[str, Any]]) -> int:
+    """Run what is not known yet, and note it in the book; what pytest ended with."""
     for number in (signal.SIGINT, signal.SIGHUP):  # nohup and a shell's & leave them ignored, to drover under test too
         signal.signal(number, signal.default_int_handler)
+    BOOK.write_text("")
+    for line in ({"commit": _commit()}, *known):
+        _note(line)
     with tempfile.TemporaryDirectory(prefix="drover-proof-") as home:
-        book = Path(home) / "book.json"
-        subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-n", workers, "--dist", "worksteal", "--proof", str(book),
-             "--suites", ",".join(wanted), "tests"],
-            cwd=ROOT, check=False,
-        )  # fmt: skip
-        lines = [json.loads(line) for line in book.read_text().splitlines()]
-        return [line for line in lines if set(line["suites"]) & set(wanted)]
+        before = Path(home) / "before.jsonl"  # the book grows, and every worker has to leave out the same
+        before.write_text("".join(json.dumps(line) + "\n" for line in known))
+        with suppress(KeyboardInterrupt):
+            return subprocess.run(
+                [sys.executable, "-m", "pytest", "-v", "-n", workers, "--dist", "load", "--maxschedchunk", "1",
+                 "--proof", str(BOOK), "--but", str(before), "--suites", ",".join(wanted), "tests"],
+                cwd=ROOT, check=False,
+            ).returncode  # fmt: skip
+        return pytest.ExitCode.INTERRUPTED
 
 
 def _entry(name: str, lines: list[dict[str, Any]]) -> dict[str, Any]:
@@ -99,8 +133,8 @@ def missing(name: str, entry: dict[str, Any]) -> str | None:
     return None
 
 
-def _say(suites: dict[str, dict[str, Any]], seconds: int) -> int:
-    bad = 0
+def _say(suites: dict[str, dict[str, Any]], seconds: int, died: list[str]) -> int:
+    bad = len(died)
     for name, entry in suites.items():
         short = missing(name, entry)
         bad += bool(entry["violations"]) or short is not None
@@ -110,6 +144,8 @@ def _say(suites: dict[str, dict[str, Any]], seconds: int) -> int:
         )
         for what in entry["violations"]:
             print(f"     {what[:300]}")
+    for what in died:
+        print(f"a test that died with its process: {what[:300]}")
     total = sum(entry["hit"] for entry in suites.values())
     print(f"{len(suites)} suites, {total} points hit, {bad} that fail; {seconds} s on {os.cpu_count()} cores")
     return 1 if bad else 0
