@@ -110,6 +110,7 @@ class Crew:
         self._waiting = replace(tools, store=tools.store.patient())
         self._away = False  # the server; told once each time
         self._in_doubt: set[str] = set()  # workers who may have got a claim and were not told
+        self._asking: set[anyio.CancelScope] = set()  # claims that are asked for just now
         self._over = anyio.Event()  # nothing is left to do, or the run was told to end
         self.resumed: dict[str, str] = {}  # task → continue or redo, of those taken up again
 
@@ -148,6 +149,8 @@ class Crew:
     async def _end_when_stopped(self, scope: anyio.CancelScope) -> None:
         await self._stop.soft_asked.wait()
         self._over.set()
+        for asking in self._asking:
+            asking.deadline = anyio.current_time() + FAREWELL_S
         scope.cancel()
 
     async def _serve(self, worker: Worker) -> None:
@@ -159,7 +162,8 @@ class Crew:
             ticket = bell.ticket()
             try:
                 claim = await self._claim(worker)
-                await self._throttle.tell()
+                with anyio.CancelScope(shield=claim is not None):  # one that was got is attended to, if only to end
+                    await self._throttle.tell()
                 if claim is not None:
                     await self._attend_to_the_end(worker, claim)
                     continue
@@ -194,15 +198,16 @@ class Crew:
                 claim = await claims.find_held(worker)
                 self._in_doubt.discard(worker.id)
             if claim is None:
-                claim = await claims.claim(
-                    worker,
-                    epic_id=scope.epic_id,
-                    task_ids=scope.task_ids,
-                    agent=self._tools.settings.agent,
-                    fallback=self._tools.settings.fallback,
-                    choice=scope.choice,
-                    budget=self._purse.budget,
-                )
+                with self._answered():
+                    claim = await claims.claim(
+                        worker,
+                        epic_id=scope.epic_id,
+                        task_ids=scope.task_ids,
+                        agent=self._tools.settings.agent,
+                        fallback=self._tools.settings.fallback,
+                        choice=scope.choice,
+                        budget=self._purse.budget,
+                    )
         except (StoreUnavailable, DiskFull) as trouble:
             if isinstance(trouble, OutcomeUnknown):
                 self._in_doubt.add(worker.id)
@@ -212,6 +217,16 @@ class Crew:
             return None
         self._away = False
         return claim
+
+    @contextmanager
+    def _answered(self) -> Iterator[None]:
+        """Shielded: a claim made for somebody who no longer listens would be held until its lease ends."""
+        with anyio.CancelScope(shield=True) as asking:
+            self._asking.add(asking)
+            try:
+                yield
+            finally:
+                self._asking.discard(asking)
 
     async def _look_ahead(self) -> float | None:
         """Seconds until it is worth looking again at the latest; None when there is nothing left to wait for."""
