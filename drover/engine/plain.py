@@ -181,7 +181,7 @@ class PlainCrew:
             await store.claims.settle(claim, outcome)
             return None
         finished = await store.plain.finish(claim, outcome, then=None if self._over else worker, idle=len(self._idle))
-        self._idle.wake(finished.ready - (finished.next is not None))
+        self._idle.wake(finished.spare)
         return finished.next
 
     async def _give_back(self, claim: Claim) -> None:

@@ -7,8 +7,7 @@ transaction completes the task, lets its dependents' counters fall and takes the
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
-from functools import partial
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from pydantic import JsonValue
@@ -17,9 +16,11 @@ from drover.domain.clock import Clock
 from drover.domain.errors import LeaseLost, OutcomeUnknown
 from drover.domain.models import Claim, Worker
 from drover.store.database import Database, Row, Transaction, Value
-from drover.store.events import Told, tell_all, told
 from drover.store.migrate import refuse_newer
 from drover.store.rows import task_of
+from drover.store.together import Together
+
+_as_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class Taken(NamedTuple):
@@ -30,10 +31,23 @@ class Taken(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """What completing a task has set free, and what the same worker took next."""
+    """What the same worker took next, and how many others may begin a task that nobody has taken."""
 
-    ready: int
+    spare: int
     next: Taken | None
+
+
+class _End(NamedTuple):
+    """A claim to be closed with its result, and who takes the next task."""
+
+    claim: Claim
+    result: str | None
+    then: Worker | None
+    idle: int
+
+    def told(self) -> list[Value]:
+        """As the statements want it, see finish_tasks; and whether its worker goes on."""
+        return [self.claim.task_id, self.claim.fence, self.claim.worker_id, self.result, int(self.then is not None)]
 
 
 class Prospect(NamedTuple):
@@ -52,15 +66,17 @@ class Plain:
         self._database = database
         self._clock = clock
         self.lease_ms = lease_ms
+        self._ends = Together(self._finish_all)
 
     async def claim(self, worker: Worker) -> Taken | None:
         """The best ready task (priority, then age); None when there is none. See :meth:`wake_due`."""
 
         async def verb(tx: Transaction) -> Taken | None:
-            now, events = self._clock.now(), list[Told]()
-            taken = await self._take(tx, worker, now, events)
-            await tell_all(tx, now, events)
-            return taken
+            now = self._clock.now()
+            rows = await self._start(tx, [worker], now)
+            if rows:
+                await tx.run("tell_ends_and_claims", ends="[]", ready="[]", ids=_ids(rows), now=now)
+            return (await self._taken(tx, rows, now)).get(worker.id)
 
         return await self._database.write(verb)
 
@@ -69,117 +85,100 @@ class Plain:
 
         ``idle``: how many tasks this process could begin besides; others are told when there are more.
         :class:`LeaseLost` when the claim is no longer held; then nothing was written and nothing taken.
+        Those that finish while a transaction is under way are finished together in the next.
         """
-
-        if self._database.calls and then is not None and then.id == claim.worker_id:
-            try:
-                return await self._database.call(partial(self._finish_and_take, claim, result, then, idle))
-            except OutcomeUnknown:
-                return await self._finish_anew(claim, result, then, idle)
-        return await self._finish(claim, result, then, idle)
-
-    async def _finish_anew(self, claim: Claim, result: str | None, then: Worker, idle: int) -> Finished:
-        """Whether it was finished is not known: it is found done, with what the worker took after it, or done now."""
         try:
-            return await self._finish(claim, result, then, idle)
-        except LeaseLost:
+            return await self._ends.ask(_End(claim, result, then, idle))
+        except OutcomeUnknown:
+            return await self._finish_anew(_End(claim, result, then, idle))
 
-            async def find(tx: Transaction) -> Finished | None:
-                row = await tx.one("find_task", id=claim.task_id)
-                if row is None or row["state"] != "completed" or row["fence"] != claim.fence:
-                    return None
-                held = await tx.one("find_held_by", worker_id=then.id)
-                return Finished(0, await self._taken(tx, held, then) if held is not None else None)
+    async def _finish_anew(self, end: _End) -> Finished:
+        """Whether it was finished is not known: it is found done, with what the worker took after it, or done now."""
 
-            if (found := await self._database.read(find)) is None:
-                raise
-            self._database.bell.ring()  # what it has set free is not known any more
-            return found
+        async def verb(tx: Transaction) -> Finished | Exception:
+            return (await self._finish(tx, [end]))[0]
 
-    async def _finish_and_take(
-        self, claim: Claim, result: str | None, then: Worker, idle: int, tx: Transaction
-    ) -> Finished:
-        """The same in one statement, where the server has the function for it."""
-        now, task = self._clock.now(), claim.task
+        async def find(tx: Transaction) -> Finished | None:
+            row = await tx.one("find_task", id=end.claim.task_id)
+            if row is None or row["state"] != "completed" or row["fence"] != end.claim.fence:
+                return None
+            held = await tx.all("find_held_by", worker_id=end.then.id) if end.then else []
+            taken = await self._taken(tx, held, self._clock.now())
+            return Finished(0, next(iter(taken.values()), None))
+
+        done = await self._database.write(verb)
+        if not isinstance(done, Exception):
+            return done
+        if (found := await self._database.read(find)) is None:
+            raise done
+        self._database.bell.ring()  # what it has set free is not known any more
+        return found
+
+    async def _finish_all(self, join: Callable[[], Sequence[_End]]) -> list[Finished | Exception]:
+        """Each end's :class:`Finished`, or :class:`LeaseLost` where the claim is not held any more."""
+
+        async def called(tx: Transaction) -> list[Finished | Exception]:
+            return await self._call_finish(tx, join())
+
+        async def verb(tx: Transaction) -> list[Finished | Exception]:
+            return await self._finish(tx, join())
+
+        if self._database.calls:
+            return await self._database.call(called)
+        return await self._database.write(verb)
+
+    async def _call_finish(self, tx: Transaction, ends: Sequence[_End]) -> list[Finished | Exception]:
+        """As :meth:`_finish` in one statement, where the server has the function for it."""
+        now = self._clock.now()
         row = await tx.one(
             "finish_and_take",
-            id=task.id,
-            fence=claim.fence,
-            worker_id=claim.worker_id,
-            result=result,
+            ends=_as_json([end.told() for end in ends]),
             now=now,
-            attempt=task.attempt,
-            epic_id=task.epic_id,
-            data=_told("task.completed", claim)[4],
-            host=then.host,
-            pid=then.process.pid,
             lease_ms=self.lease_ms,
             lease_now=tx.lease_now or None,
-            idle=idle,
+            idle=min(end.idle for end in ends),
         )
-        if row is None or row["done"] is None:
-            raise LeaseLost(f"{task.id} is no longer held by {claim.worker_id} (fence {claim.fence})")
-        done = json.loads(str(row["done"]))
+        done = json.loads(str(row["done"])) if row is not None else {}
         refuse_newer(done.get("schema", 0))
         if done["rang"]:
             tx.ring()
-        if done["task"] is None:
-            return Finished(done["ready"], None)
-        taken = task_of(done["task"], now=now)
-        follows = Claim(task=taken, fence=taken.fence, worker_id=then.id, lease_until=done["lease_until"])
-        return Finished(done["ready"], Taken(follows, {r["blocker_id"]: _document(r) for r in done["results"] or ()}))
+        taken = self._given(done["taken"] or (), done["results"] or (), now)
+        return _shares(ends, set(done["ended"] or ()), done["spare"], taken)
 
-    async def _finish(self, claim: Claim, result: str | None, then: Worker | None, idle: int) -> Finished:
-        async def verb(tx: Transaction) -> Finished:
-            now, task = self._clock.now(), claim.task
-            await tx.one("share_graph")
-            changed = await tx.run(
-                "finish_task", id=task.id, fence=claim.fence, worker_id=claim.worker_id, result=result, now=now
-            )
-            if changed != 1:
-                raise LeaseLost(f"{task.id} is no longer held by {claim.worker_id} (fence {claim.fence})")
-            await tx.run("end_attempt", task_id=task.id, fence=claim.fence, outcome="done", error=None, now=now)
-            events = [_told("task.completed", claim)]
-            freed = [
-                str(row["id"])
-                for row in await tx.all("lower_dependents", blocker_id=task.id)
-                if row["open_blockers"] == 0 and row["state"] == "queued"
-            ]
-            events += [told("task.ready", id, {"after": task.id}) for id in freed]
-            follows = await self._take(tx, then, now, events) if then else None
-            await tell_all(tx, now, events)
-            if len(freed) > (follows is not None) + idle:
-                tx.ring()
-            return Finished(len(freed), follows)
+    async def _finish(self, tx: Transaction, ends: Sequence[_End]) -> list[Finished | Exception]:
+        now, said = self._clock.now(), [end.told() for end in ends]
+        await tx.one("share_graph")
+        ended = {str(row["id"]) for row in await tx.all("finish_tasks", ends=_as_json(said), now=now)}
+        held = _as_json([end for end in said if end[0] in ended])
+        workers = [end.then for end in ends if end.then and end.claim.task_id in ended]
+        await tx.run("end_attempts", ends=held, now=now)
+        await tx.all("lock_dependents", ends=held)
+        freed = [row["id"] for row in await tx.all("lower_all_dependents", ends=held) if _is_ready(row)]
+        rows = await self._start(tx, workers, now) if workers else []
+        await tx.run("tell_ends_and_claims", ends=held, ready=_as_json(freed), ids=_ids(rows), now=now)
+        spare = max(0, len(freed) - len(rows))
+        if spare > min(end.idle for end in ends):
+            tx.ring()
+        return _shares(ends, ended, spare, await self._taken(tx, rows, now))
 
-        return await self._database.write(verb)
+    async def _start(self, tx: Transaction, workers: Sequence[Worker], now: int) -> list[Row]:
+        """The best tasks for these workers, at most one each, claimed."""
+        names, until = _as_json([worker.id for worker in workers]), tx.lease_now + self.lease_ms
+        rows = await tx.all("start_tasks", workers=names, lease_until=until, now=now)
+        if rows:
+            await tx.run("add_attempts", ids=_ids(rows), now=now)
+        return rows
 
-    async def _take(self, tx: Transaction, worker: Worker, now: int, events: list[Told]) -> Taken | None:
-        lease_until = tx.lease_now + self.lease_ms
-        row = await tx.one("start_task", worker_id=worker.id, lease_until=lease_until, now=now)
-        if row is None:
-            return None
-        task = task_of(row, now=now)
-        await tx.run(
-            "add_attempt",
-            task_id=task.id,
-            fence=task.fence,
-            attempt=task.attempt,
-            worker_id=worker.id,
-            host=worker.host,
-            pid=worker.process.pid,
-            now=now,
-        )
-        taken = await self._taken(tx, row, worker)
-        events.append(_told("task.claimed", taken.claim))
-        return taken
+    async def _taken(self, tx: Transaction, rows: Sequence[Row], now: int) -> dict[str, Taken]:
+        """The claims of these running tasks by their workers, and what their work is given."""
+        results = await tx.all("list_results_of_blockers", ids=_ids(rows)) if rows else []
+        return self._given(rows, results, now)
 
-    async def _taken(self, tx: Transaction, row: Row, worker: Worker) -> Taken:
-        """The claim of a task that the worker holds, and what its work is given."""
-        task = task_of(row, now=self._clock.now())
-        claim = Claim(task=task, fence=task.fence, worker_id=worker.id, lease_until=int(row["lease_until"] or 0))
-        results = await tx.all("list_results_of_blockers", task_id=task.id)
-        return Taken(claim, {str(r["blocker_id"]): _document(r) for r in results})
+    def _given(self, rows: Sequence[Row], results: Sequence[Row], now: int) -> dict[str, Taken]:
+        given: dict[object, dict[str, JsonValue]] = {row["id"]: {} for row in rows}
+        for result in results:
+            given[result["task_id"]][str(result["blocker_id"])] = _document(result)
+        return {str(row["claimed_by"]): Taken(_claim_of(row, now), given[row["id"]]) for row in rows}
 
     async def wake_due(self) -> None:
         """Queue again what waited for a time that has come; claims take nothing else."""
@@ -251,10 +250,33 @@ class Plain:
         return [str(r["task_id"]) for r in await self._database.read(verb)]
 
 
-def _told(type: str, claim: Claim) -> Told:
-    task = claim.task
-    data: dict[str, Value] = {"title": task.title, "fence": claim.fence}
-    return told(type, task.id, data, attempt=task.attempt, worker=claim.worker_id, epic_id=task.epic_id)
+def _shares(
+    ends: Sequence[_End], ended: Collection[str], spare: int, taken: Mapping[str, Taken]
+) -> list[Finished | Exception]:
+    """What each is told; what is spare for one of them only, so that it is not given out twice."""
+    shares: list[Finished | Exception] = []
+    for end in ends:
+        if end.claim.task_id in ended:
+            shares.append(Finished(spare, taken.get(end.then.id) if end.then else None))
+            spare = 0
+        else:
+            claim = end.claim
+            shares.append(LeaseLost(f"{claim.task_id} is no longer held by {claim.worker_id} (fence {claim.fence})"))
+    return shares
+
+
+def _is_ready(row: Row) -> bool:
+    return row["open_blockers"] == 0 and row["state"] == "queued"
+
+
+def _claim_of(row: Row, now: int) -> Claim:
+    task = task_of(row, now=now)
+    until = int(row["lease_until"] or 0)
+    return Claim(task=task, fence=task.fence, worker_id=str(row["claimed_by"]), lease_until=until)
+
+
+def _ids(rows: Iterable[Row]) -> str:
+    return _as_json([row["id"] for row in rows])
 
 
 def _document(row: Row) -> JsonValue:

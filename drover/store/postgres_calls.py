@@ -14,16 +14,18 @@ _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)\b")
 
 _FINISH = """
 CREATE OR REPLACE FUNCTION pg_temp.drover_finish(
-    p_id text, p_fence bigint, p_worker_id text, p_result text, p_now bigint, p_attempt bigint, p_epic_id text,
-    p_data text, p_host text, p_pid bigint, p_lease_ms bigint, p_lease_now bigint, p_idle bigint) RETURNS json
+    p_ends text, p_now bigint, p_lease_ms bigint, p_lease_now bigint, p_idle bigint) RETURNS json
 LANGUAGE plpgsql AS $function$
 DECLARE
     v_newest bigint;
-    v_changed bigint;
-    v_row record;
-    v_task record;
-    v_ready bigint := 0;
-    v_rang boolean;
+    v_ended text[];
+    v_ends text;
+    v_ready text[];
+    v_workers text;
+    v_taken json;
+    v_ids text := '[]';
+    v_results json;
+    v_spare bigint;
     v_lease_until bigint := p_lease_ms
         + coalesce(p_lease_now, CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint));
 BEGIN
@@ -33,39 +35,31 @@ BEGIN
     END IF;
     PERFORM {place};
     {share_graph};
-    {finish_task};
-    GET DIAGNOSTICS v_changed = ROW_COUNT;
-    IF v_changed <> 1 THEN
-        RETURN NULL;
+    WITH ended AS ({finish_tasks}) SELECT array_agg(id) INTO v_ended FROM ended;
+    SELECT coalesce(json_agg(value), '[]'),
+           coalesce(json_agg(value ->> 2) FILTER (WHERE value ->> 4 = '1'), '[]') INTO v_ends, v_workers
+      FROM json_array_elements(CAST(p_ends AS json)) WHERE value ->> 0 = ANY (v_ended);
+    {end_attempts};
+    PERFORM count(*) FROM ({lock_dependents}) AS locked;
+    WITH lowered AS ({lower_all_dependents})
+    SELECT coalesce(array_agg(id), '{}') INTO v_ready FROM lowered WHERE state = 'queued' AND open_blockers = 0;
+    IF v_workers <> '[]' THEN
+        WITH started AS ({start_tasks})
+        SELECT json_agg(started), coalesce(json_agg(id), '[]') INTO v_taken, v_ids FROM started;
+        {add_attempts};
+        SELECT json_agg(results) INTO v_results FROM ({list_results_of_blockers}) AS results;
     END IF;
-    {end_attempt};
-    {completed};
-    FOR v_row IN {lower_dependents} LOOP
-        IF v_row.open_blockers = 0 AND v_row.state = 'queued' THEN
-            v_ready := v_ready + 1;
-            {ready};
-        END IF;
-    END LOOP;
-    {start_task} INTO v_task;
-    IF v_task.id IS NOT NULL THEN
-        {add_attempt};
-        {claimed};
-    END IF;
-    v_rang := v_ready > p_idle + CASE WHEN v_task.id IS NULL THEN 0 ELSE 1 END;
-    IF v_rang THEN
+    {tell_ends_and_claims};
+    v_spare := greatest(0, cardinality(v_ready) - json_array_length(CAST(v_ids AS json)));
+    IF v_spare > p_idle THEN
         PERFORM pg_notify({channel}, {token});
     END IF;
     RETURN json_build_object(
-        'pid', pg_backend_pid(), 'ready', v_ready, 'rang', v_rang, 'lease_until', v_lease_until,
-        'task', CASE WHEN v_task.id IS NULL THEN NULL ELSE row_to_json(v_task) END,
-        'results', (SELECT json_agg(results) FROM ({list_results_of_blockers}) AS results));
+        'ended', v_ended, 'spare', v_spare, 'rang', v_spare > p_idle, 'taken', v_taken, 'results', v_results);
 END
 $function$
 """
-CALL = (
-    "SELECT pg_temp.drover_finish(:id, :fence, :worker_id, :result, :now, :attempt, :epic_id, :data, :host, :pid,"
-    " :lease_ms, :lease_now, :idle) AS done"
-)
+CALL = "SELECT pg_temp.drover_finish(:ends, :now, :lease_ms, :lease_now, :idle) AS done"
 # See first_open_event: whoever writes says below which number it cannot add an event any more.
 PLACE = """pg_advisory_xact_lock_shared(
     CAST(CAST(CAST('events' AS regclass) AS oid) AS integer),
@@ -77,36 +71,21 @@ def make_finish(channel: str, token: str, newest: int) -> str:
 
     In a schema with a migration after ``newest`` it does nothing but say so.
     """
-    claimed = "'{\"title\": ' || to_json(v_task.title) || ', \"fence\": ' || v_task.fence || '}'"
-    ready = "'{\"after\": ' || to_json(p_id) || '}'"
-    new = {"task_id": "v_task.id", "fence": "v_task.fence", "attempt": "v_task.attempt", "epic_id": "v_task.epic_id"}
-    parts = {
-        "place": PLACE,
-        "share_graph": _with("share_graph"),
-        "finish_task": _with("finish_task"),
-        "end_attempt": _with("end_attempt", task_id="p_id", outcome="'done'", error="NULL"),
-        "completed": _event("task.completed", "p_data", task_id="p_id"),
-        "lower_dependents": _with("lower_dependents", blocker_id="p_id"),
-        "ready": _event("task.ready", ready, task_id="v_row.id", epic_id="NULL", attempt="NULL", worker="NULL"),
-        "start_task": _with("start_task", lease_until="v_lease_until"),
-        "add_attempt": _with("add_attempt", **new),
-        "claimed": _event("task.claimed", claimed, **new),
-        "list_results_of_blockers": _with("list_results_of_blockers", task_id="v_task.id"),
-        "channel": _literal(channel),
-        "token": _literal(token),
-        "newest": str(newest),
-    }
+    names = (
+        "share_graph", "finish_tasks", "end_attempts", "lock_dependents", "lower_all_dependents", "start_tasks",
+        "add_attempts", "list_results_of_blockers", "tell_ends_and_claims",
+    )  # fmt: skip
+    known = {"now": "p_now", "ends": "v_ends", "workers": "v_workers", "lease_until": "v_lease_until", "ids": "v_ids"}
+    known |= {"ready": "CAST(array_to_json(v_ready) AS text)"}
+    parts = {name: _with(name, **known) for name in names}
+    parts |= {"finish_tasks": _with("finish_tasks", now="p_now", ends="p_ends")}
+    parts |= {"place": PLACE, "channel": _literal(channel), "token": _literal(token), "newest": str(newest)}
     return re.sub(r"\{(\w+)\}", lambda match: parts[match[1]], _FINISH)
 
 
-def _event(type: str, data: str, **values: str) -> str:
-    known = {"worker": "p_worker_id", "host": "NULL"}
-    return _with("add_event", type=_literal(type), at="p_now", data=data, **{**known, **values})
-
-
 def _with(query: str, **values: str) -> str:
-    """A query with expressions in the places of its parameters; else those of the function."""
-    return _PARAMETER.sub(lambda match: values.get(match[1], f"p_{match[1]}"), load("postgres")[query])
+    """A query with expressions in the places of its parameters."""
+    return _PARAMETER.sub(lambda match: values[match[1]], load("postgres")[query])
 
 
 def _literal(text: str) -> str:

@@ -35,6 +35,8 @@ PRAGMAS: dict[str, tuple[str, object]] = {
     "checkpoint_fullfsync": ("ON", 1),
     "trusted_schema": ("OFF", 0),
     "journal_size_limit": (str(WAL_LIMIT), WAL_LIMIT),
+    # What a savepoint may have to take back is otherwise written to a file from 64 KB on: 10 kB a task, never needed.
+    "temp_store": ("MEMORY", 2),
 }
 REMOTE_FILE_SYSTEMS = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "gluster", "lustre", "fuse.", "sshfs", "beegfs")
 

@@ -36,7 +36,6 @@ TABLE attempts
     attempts_pkey: PRIMARY KEY (task_id, fence)
     CREATE INDEX attempts_counted ON attempts USING btree (worker_id, started_at, task_id, input_tokens, output_tokens, cost_microusd) WHERE (counted = 1)
     CREATE INDEX attempts_open ON attempts USING btree (host) WHERE (ended_at IS NULL)
-    CREATE INDEX attempts_reserved ON attempts USING btree (task_id, fence) WHERE (ended_at IS NULL)
     CREATE INDEX attempts_uncounted ON attempts USING btree (host, task_id, fence) WHERE ((counted = 0) AND (agent_started_at IS NOT NULL))
 
 TABLE blockers

@@ -31,8 +31,6 @@ CREATE INDEX attempts_counted ON attempts (worker_id, started_at, task_id, input
 
 CREATE INDEX attempts_open ON attempts (host) WHERE ended_at IS NULL;
 
-CREATE INDEX attempts_reserved ON attempts (task_id, fence) WHERE ended_at IS NULL;
-
 CREATE INDEX attempts_uncounted ON attempts (host, task_id, fence) WHERE counted = 0 AND agent_started_at IS NOT NULL;
 
 CREATE TABLE blockers (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -77,7 +78,7 @@ async def test_freeing_many_dependents_costs_as_much_as_there_are(on_sqlite: Pla
     assert costs[1] < 12 * costs[0]
 
 
-@pytest.mark.parametrize("query", ["claim_task", "claim_task_of_epic", "start_task"])
+@pytest.mark.parametrize("query", ["claim_task", "claim_task_of_epic", "start_tasks"])
 async def test_a_claim_reads_as_much_of_a_large_backlog_on_postgres_as_of_a_small_one(
     on_postgres: Place, query: str
 ) -> None:
@@ -87,6 +88,7 @@ async def test_a_claim_reads_as_much_of_a_large_backlog_on_postgres_as_of_a_smal
     async with on_postgres.open() as store:
         epic, worker = await store.epics.add("E"), await hire(store)
         values: dict[str, Value] = {"worker_id": worker.id, "lease_until": 1, "now": 1, "epic_id": epic.id}
+        values["workers"] = json.dumps([worker.id])
         connection = await asyncpg.connect(on_postgres.url, server_settings={"search_path": f"drover_{PROJECT}"})
         for size in (50, 3_000):
             await connection.execute(FILL, size, epic.id)

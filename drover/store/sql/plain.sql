@@ -1,30 +1,106 @@
 -- name: set_input
 UPDATE tasks SET input = :input WHERE id = :id;
 
--- name: start_task
--- As claim_task, for a life whose work begins with the claim.
+-- name: start_tasks
+-- As claim_task, for a life whose work begins with the claim, and for several workers at once: the best task for the
+-- first of :workers (a JSON list of their ids), and so on for as long as there are tasks.
 UPDATE tasks
-   SET state = 'running', fence = fence + 1, claimed_by = :worker_id, lease_until = :lease_until, executing = 1,
+   SET state = 'running', fence = fence + 1, claimed_by = w.value, lease_until = :lease_until, executing = 1,
        executions = executions + 1, started_at = coalesce(started_at, :now), updated_at = :now
- WHERE number = (SELECT number FROM tasks /*pg: */ INDEXED BY tasks_ready /*:pg*/ WHERE state = 'queued' AND open_blockers = 0
-              ORDER BY priority DESC, number LIMIT 1 /*pg: FOR NO KEY UPDATE SKIP LOCKED */ /*:pg*/)
-RETURNING *;
+  FROM (SELECT number, row_number() OVER () - 1 AS place
+          FROM (SELECT number FROM tasks /*pg: */ INDEXED BY tasks_ready /*:pg*/
+                 WHERE state = 'queued' AND open_blockers = 0 ORDER BY priority DESC, number
+                 LIMIT /*pg: json_array_length(CAST(:workers AS json)) FOR NO KEY UPDATE SKIP LOCKED */
+                       json_array_length(:workers) /*:pg*/) AS best) AS r
+  JOIN /*pg: (SELECT value, ordinality - 1 AS key
+                FROM json_array_elements_text(CAST(:workers AS json)) WITH ORDINALITY AS named (value)) */
+       json_each(:workers) /*:pg*/ AS w ON w.key = r.place
+ WHERE tasks.number = r.number
+RETURNING /*pg: tasks.* */ * /*:pg*/;
 
--- name: finish_task
--- The end of a claim whose result is a document: nothing has to land, so this is the landing.
+-- name: add_attempts
+-- The executions that begin with those claims; :ids is a JSON list.
+INSERT INTO attempts (task_id, fence, attempt, worker_id, host, pid, started_at, alive_at)
+SELECT t.id, t.fence, t.attempt, w.id, w.host, w.pid, :now, :now
+  FROM tasks t JOIN workers w ON w.id = t.claimed_by
+ WHERE t.id IN (SELECT /*pg: json_array_elements_text(CAST(:ids AS json)) */ value FROM json_each(:ids) /*:pg*/);
+
+-- name: finish_tasks
+-- The ends of claims whose results are documents: nothing has to land, so this is the landing. :ends is a JSON list of
+-- [task, fence, worker, result]; of claims that are held no longer nothing is changed.
 UPDATE tasks
-   SET state = 'completed', result = :result, landed_at = :now, completed_at = :now, claimed_by = NULL,
+   SET state = 'completed', result = e.result, landed_at = :now, completed_at = :now, claimed_by = NULL,
        lease_until = NULL, executing = 0, troubles = 0, error_class = NULL, error_message = NULL, error_advice = NULL,
        updated_at = :now
- WHERE id = :id AND fence = :fence AND claimed_by = :worker_id AND state = 'running';
+  FROM (SELECT /*pg: value ->> 0 AS id, CAST(value ->> 1 AS bigint) AS fence, value ->> 2 AS worker_id,
+                     value ->> 3 AS result FROM json_array_elements(CAST(:ends AS json)) */
+               json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS fence,
+               json_extract(value, '$[2]') AS worker_id, json_extract(value, '$[3]') AS result
+          FROM json_each(:ends) /*:pg*/) AS e
+ WHERE tasks.id = e.id AND tasks.fence = e.fence AND tasks.claimed_by = e.worker_id AND tasks.state = 'running'
+RETURNING tasks.id;
+
+-- name: end_attempts
+-- The executions of the claims of finish_tasks.
+UPDATE attempts SET ended_at = :now, outcome = 'done'
+  FROM (SELECT /*pg: value ->> 0 AS id, CAST(value ->> 1 AS bigint) AS fence
+                 FROM json_array_elements(CAST(:ends AS json)) */
+               json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS fence
+          FROM json_each(:ends) /*:pg*/) AS e
+ WHERE task_id = e.id AND attempts.fence = e.fence AND ended_at IS NULL;
+
+-- name: lock_dependents
+-- Two groups that end may share dependents: both take them in the order of their ids.
+/*pg: SELECT id FROM tasks
+       WHERE id IN (SELECT task_id FROM blockers
+                     WHERE blocker_id IN (SELECT value ->> 0 FROM json_array_elements(CAST(:ends AS json))))
+       ORDER BY id FOR NO KEY UPDATE */ SELECT 1 WHERE :ends IS NULL /*:pg*/;
+
+-- name: lower_all_dependents
+-- As lower_dependents, for all blockers that have been finished with.
+UPDATE tasks SET open_blockers = open_blockers - f.ended
+  FROM (SELECT task_id, count(*) AS ended FROM blockers
+         WHERE blocker_id IN (SELECT /*pg: value ->> 0 FROM json_array_elements(CAST(:ends AS json)) */
+                                     json_extract(value, '$[0]') FROM json_each(:ends) /*:pg*/)
+         GROUP BY task_id) AS f
+ WHERE tasks.id = f.task_id
+RETURNING tasks.id, tasks.state, tasks.open_blockers;
+
+-- name: tell_ends_and_claims
+-- What happened to a group: the tasks of :ends were completed, those of :ready are ready, and those of :ids claimed.
+INSERT INTO events (type, at, task_id, epic_id, attempt, worker, data)
+SELECT 'task.completed', CAST(:now AS bigint), t.id, t.epic_id, t.attempt, e.worker_id,
+       /*pg: CAST(json_build_object('title', t.title, 'fence', t.fence) AS text)
+         FROM (SELECT value ->> 0 AS id, value ->> 2 AS worker_id FROM json_array_elements(CAST(:ends AS json))) AS e
+         JOIN tasks t ON t.id = e.id */
+       json_object('title', t.title, 'fence', t.fence)
+  FROM (SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[2]') AS worker_id FROM json_each(:ends)) AS e
+ CROSS JOIN tasks t ON t.id = e.id /*:pg*/
+UNION ALL
+SELECT 'task.ready', :now, r.value, NULL, NULL, NULL, /*pg: CAST(json_build_object('after', */ json_object('after', /*:pg*/
+       (SELECT min(b.blocker_id) FROM blockers b
+         WHERE b.task_id = r.value
+           AND b.blocker_id IN (SELECT /*pg: value ->> 0 FROM json_array_elements(CAST(:ends AS json)) */
+                                       json_extract(value, '$[0]') FROM json_each(:ends) /*:pg*/))
+       /*pg: ) AS text) FROM json_array_elements_text(CAST(:ready AS json)) AS r (value) */
+       ) FROM json_each(:ready) AS r /*:pg*/
+UNION ALL
+SELECT 'task.claimed', :now, t.id, t.epic_id, t.attempt, t.claimed_by,
+       /*pg: CAST(json_build_object('title', t.title, 'fence', t.fence) AS text)
+         FROM json_array_elements_text(CAST(:ids AS json)) AS i (value) JOIN tasks t ON t.id = i.value */
+       json_object('title', t.title, 'fence', t.fence)
+  FROM json_each(:ids) AS i CROSS JOIN tasks t ON t.id = i.value /*:pg*/;
 
 -- name: find_held_by
 -- A worker of a life without git holds one claim at a time.
 SELECT * FROM tasks /*pg: */ INDEXED BY tasks_leased /*:pg*/ WHERE state = 'running' AND claimed_by = :worker_id;
 
 -- name: list_results_of_blockers
-SELECT b.blocker_id, t.result FROM blockers b JOIN tasks t ON t.id = b.blocker_id
- WHERE b.task_id = :task_id AND t.landed_at IS NOT NULL;
+-- For the tasks of a JSON list.
+SELECT b.task_id, b.blocker_id, t.result
+  FROM blockers b JOIN tasks t ON t.id = b.blocker_id
+ WHERE b.task_id IN (SELECT /*pg: json_array_elements_text(CAST(:ids AS json)) */ value FROM json_each(:ids) /*:pg*/)
+   AND t.landed_at IS NOT NULL;
 
 -- name: list_standing
 -- Running claims whose lease has not ended.
