@@ -13,7 +13,7 @@ from drover.engine import lane, publishing, remote_lane, ride, trial
 from drover.engine.ride import Coupled
 from drover.engine.steps import Run
 from drover.engine.tools import Tools
-from drover.engine.workplace import conflict
+from drover.engine.workplace import conflict, lease_in_git
 from drover.git.landing import (
     Lease,
     changed_paths,
@@ -21,7 +21,6 @@ from drover.git.landing import (
     find_landed,
     lane_ref,
     lease_ref,
-    raise_lease,
     swap_lane,
 )
 from drover.git.repo import RefChange, RefMoved
@@ -34,7 +33,7 @@ async def land(run: Run, commit: Commit, proof: Proof) -> Landed:
     tools, task_id = run.tools, run.claim.task_id
     if tools.train.find(task_id) is None:
         await tools.reservations.wait_turn(task_id, commit.paths)
-    lease = await _leased(run)
+    lease = await lease_in_git(run)  # which the swap verifies
     for _ in range(MOVES_WAITED_OUT):
         if await tools.train.reach_head(task_id):
             async with lane.turn_to_land(tools):
@@ -89,15 +88,6 @@ async def _reconciled(tools: Tools, row: Landing, lane_tip: str) -> list[str]:
     return [
         f"{row.task_id}: {row.commit[:12]} was landed and is no longer in {lane.target_of(tools)}; nothing was changed"
     ]
-
-
-async def _leased(run: Run) -> Lease:
-    """The task's lease ref at this claim's fence, which the swap verifies."""
-    task_id = run.claim.task_id
-    try:
-        return await raise_lease(run.tools.repo, task_id, run.claim.fence)
-    except RefMoved as moved:
-        raise LeaseLost(f"{task_id}: a later claim holds {moved.ref}") from moved
 
 
 async def _land_once(run: Run, commit: Commit, proof: Proof, lease: Lease) -> Landed | None:

@@ -19,7 +19,7 @@ from drover.engine.tools import Tools
 from drover.git import reuse as directories
 from drover.git.commit import task_message
 from drover.git.durable import sync_filesystem
-from drover.git.landing import Conflicted, lease_ref, merge_trees, raise_lease, read_lease, wip_ref
+from drover.git.landing import Conflicted, Lease, lease_ref, merge_trees, raise_lease, read_lease, wip_ref
 from drover.git.repo import RefMoved
 from drover.git.snapshot import save_snapshot
 from drover.git.worktree import ensure_worktree, rebase_worktree, remove_worktree
@@ -41,13 +41,7 @@ async def prepare(run: Run) -> Worktree:
 async def _prepare(run: Run) -> Worktree:
     tools, task = run.tools, run.claim.task
     await end_marked(tools.places.marker(task.id), LEFTOVER_GRACE_S)
-    try:
-        await raise_lease(tools.repo, task.id, run.claim.fence)
-    except RefMoved as moved:
-        known = await read_lease(tools.repo, task.id)
-        if known is not None and await tools.store.claims.catch_up(run.claim, known.fence):
-            raise LeaseLost(f"{task.id}: git knows fence {known.fence}, the database is older") from moved
-        raise LeaseLost(f"{task.id}: {lease_ref(task.id)} is held by a later claim") from moved
+    await lease_in_git(run)
     await tools.reservations.wait_turn(task.id, tools.reservations.paths_of(task.id))
     base = await lane.tip(tools)
     await _prove_base(run, base)
@@ -66,6 +60,21 @@ async def _prepare(run: Run) -> Worktree:
     scratch, reuse = tools.places.scratch(task.id), tools.places.reuse
     found = await ensure_worktree(tools.repo, path, base, scratch=scratch, reuse=reuse)
     return Worktree(path=str(path), base=base, target=target, found=found)
+
+
+async def lease_in_git(run: Run) -> Lease:
+    """The task's lease ref at this claim's fence, found or raised; :class:`LeaseLost` where git knows a later claim.
+
+    Where the database has not come so far, for a backup of it was restored, the task goes on behind what git knows.
+    """
+    tools, task_id = run.tools, run.claim.task_id
+    try:
+        return await raise_lease(tools.repo, task_id, run.claim.fence)
+    except RefMoved as moved:
+        known = await read_lease(tools.repo, task_id)
+        if known is not None and await tools.store.claims.catch_up(run.claim, known.fence):
+            raise LeaseLost(f"{task_id}: git knows fence {known.fence}, the database is older") from moved
+        raise LeaseLost(f"{task_id}: {lease_ref(task_id)} is held by a later claim") from moved
 
 
 async def _prove_base(run: Run, base: str) -> None:

@@ -34,8 +34,8 @@ class Site:
         self.commit("first")
         self.says("echo $DROVER_TASK_ID > $DROVER_TASK_ID.txt")
 
-    def git(self, *argv: str, ok: bool = True) -> str:
-        env = {**os.environ, **GIT_ENVIRONMENT}
+    def git(self, *argv: str, ok: bool = True, **more: str) -> str:
+        env = {**os.environ, **GIT_ENVIRONMENT, **more}
         done = subprocess.run(["git", *argv], cwd=self.root, env=env, capture_output=True, text=True, check=False)
         assert not ok or done.returncode == 0, f"git {' '.join(argv)}: {done.stderr}"
         return done.stdout.strip()
@@ -48,6 +48,16 @@ class Site:
     def commit(self, message: str) -> None:
         self.git("add", "-A")
         self.git("commit", "-q", "-m", message)
+
+    def commit_on(self, ref: str, name: str) -> str:
+        """A commit that adds a file to a branch or ref, made without a checkout; its id."""
+        blob = self.git("hash-object", "-w", str(self.agent))
+        index = {"GIT_INDEX_FILE": str(self.top / "beside")}
+        self.git("read-tree", ref, **index)
+        self.git("update-index", "--add", "--cacheinfo", f"100644,{blob},{name}", **index)
+        oid = self.git("commit-tree", self.git("write-tree", **index), "-p", ref, "-m", name)
+        self.git("update-ref", ref, oid)
+        return oid
 
     def says(self, script: str) -> None:
         """What the agent does from now on."""

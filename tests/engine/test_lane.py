@@ -1,0 +1,292 @@
+"""The lane of one host: what lands is found or landed once, and what stands in its way is told and waited for."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import anyio
+import pytest
+
+from drover.app.drover import Drover
+from drover.domain import verdicts
+from drover.domain.errors import GitError
+from drover.domain.models import Task
+from drover.domain.states import Status
+from drover.engine import landing
+from drover.engine.workers import Stop
+from drover.git.landing import raise_lease, read_lease
+from tests.engine.places import Site
+from tests.engine.test_leases import failing, running
+
+pytestmark = pytest.mark.anyio
+
+LANE = "refs/drover/target/main"
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tried again is tried at once."""
+    monkeypatch.setattr(verdicts, "backoff_ms", lambda *_: 10)
+
+
+async def lived(site: Site, title: str = "First", **more: Any) -> Task:
+    """A task that was added and driven as far as it goes."""
+    async with site.open() as drover:
+        task = await drover.add(title, **more)
+        await drover.run(workers=1)
+        return await drover.task(task.id)
+
+
+def landings(site: Site, branch: str = "main") -> list[str]:
+    form = "--format=%(trailers:key=Drover-Task,valueonly,separator=%x2c)"
+    return site.git("log", form, branch).split()
+
+
+async def told(drover: Drover, type: str) -> list[Any]:
+    return [event async for event in drover.events(types=[type])]
+
+
+# ------------------------------------------------------------ once
+
+
+@pytest.mark.parametrize("by", ["ledger", "history"])
+async def test_what_has_landed_without_a_record_is_found_and_recorded(
+    site: Site, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """By its intent, and where the ledger has none (a backup was restored) by what its commit says."""
+    async with site.open() as drover:
+        rows = drover.store.landings
+        monkeypatch.setattr(rows, "landed", failing(rows.landed, GitError("cut off")))
+        if by == "history":
+            monkeypatch.setattr(rows, "of_task", _none)
+        task = await drover.add("First")
+        await drover.run(workers=1)
+        after = await drover.task(task.id)
+        (event,) = await told(drover, "task.landed")
+    assert (after.status, after.failures) == (Status.COMPLETED, 0)
+    assert landings(site) == [task.id]
+    assert event.data["found"] == 1
+    assert event.data["commit"] == after.landed_commit == site.git("rev-parse", "main")
+
+
+async def _none(*_: Any) -> list[Any]:
+    return []
+
+
+async def test_a_lane_that_moved_in_between_is_landed_on_and_no_intent_is_left(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swap, moved = landing.swap_lane, []
+
+    async def overtaken(repo: Any, **named: Any) -> Any:
+        if not moved:
+            moved.append(site.commit_on(LANE, "theirs.txt"))
+        return await swap(repo, **named)
+
+    monkeypatch.setattr(landing, "swap_lane", overtaken)
+    async with site.open() as drover:
+        task = await drover.add("First")
+        await drover.run(workers=1)
+        after = await drover.task(task.id)
+        left = await drover.store.landings.open("main")
+    assert (after.status, after.failures) == (Status.COMPLETED, 0)
+    assert site.git("rev-parse", "main^") == moved[0]
+    assert left == []
+
+
+async def test_who_was_overtaken_by_a_conflict_leaves_no_intent(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    swap = landing.swap_lane
+    site.says("echo mine > theirs.txt")
+
+    async def overtaken(repo: Any, **named: Any) -> Any:
+        site.commit_on(LANE, "theirs.txt")
+        return await swap(repo, **named)
+
+    monkeypatch.setattr(landing, "swap_lane", overtaken)
+    async with site.open(**{"landing.conflict_attempts": 0}) as drover:
+        task = await drover.add("First")
+        await drover.run(workers=1)
+        after = await drover.task(task.id)
+        left = await drover.store.landings.open("main")
+    assert after.status is Status.FAILED
+    assert after.error is not None and after.error.error_class == "conflict"
+    assert left == []
+    assert landings(site, LANE) == []
+
+
+async def test_a_later_claim_that_git_knows_keeps_an_earlier_one_from_landing(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a restored backup: the database counts on from where git is, and the work lands by that claim."""
+    swap, done = landing.swap_lane, []
+
+    async def later(repo: Any, **named: Any) -> Any:
+        if not done:
+            done.append(await raise_lease(repo, named["task_id"], 7))
+        return await swap(repo, **named)
+
+    monkeypatch.setattr(landing, "swap_lane", later)
+    async with site.open(claim_timeout="1s") as drover:
+        task = await drover.add("First")
+        async with running(drover):
+            pass
+        after = await drover.task(task.id)
+        known = await read_lease((await drover.tools()).repo, task.id)
+        assert await drover.store.landings.open("main") == []
+    assert after.status is Status.COMPLETED
+    assert after.fence == 8 and known is not None and known.fence == 8
+    assert landings(site) == [task.id]
+
+
+@pytest.mark.parametrize("style", ["squash", "merge"])
+async def test_a_landing_stands_on_the_lane_and_on_the_work_where_that_is_wanted(site: Site, style: str) -> None:
+    site.configure(f'[landing]\nstyle = "{style}"\n')
+    before = site.git("rev-parse", "main")
+    task = await lived(site)
+    first, *others = site.git("log", "-1", "--format=%P", "main").split()
+    assert first == before
+    assert len(others) == (1 if style == "merge" else 0)
+    assert task.landed_commit == site.git("rev-parse", "main")
+
+
+# ------------------------------------------------------------ what a crash left open
+
+
+async def parked(site: Site) -> Task:
+    """A task that landed in the lane, and waits because the operator has changed the same file."""
+    site.says("echo theirs > README.md")
+    site.write("README.md", "mine\n")
+    task = await lived(site)
+    assert (task.status, task.reason) == (Status.WAITING, "publish")
+    return task
+
+
+async def test_what_landed_is_published_as_soon_as_the_checkout_allows(site: Site) -> None:
+    task = await parked(site)
+    assert "README.md" in str(task.detail)
+    assert (site.root / "README.md").read_text() == "mine\n"
+    site.git("checkout", "-q", "README.md")
+    async with site.open() as drover:
+        await drover.run(workers=1)
+        assert (await drover.task(task.id)).status is Status.COMPLETED
+    assert (site.root / "README.md").read_text() == "theirs\n"
+    assert site.git("status", "--porcelain") == ""
+
+
+async def test_a_run_that_stays_publishes_when_the_operator_is_done(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("drover.engine.workers.PUBLISH_EVERY_S", 0.05)
+    task = await parked(site)
+    stop = Stop()
+    async with site.open() as drover, running(drover, forever=True, stop=stop):
+        site.git("checkout", "-q", "README.md")
+        while (await drover.task(task.id)).status is not Status.COMPLETED:
+            await anyio.sleep(0.02)
+        stop.soft()
+    assert (site.root / "README.md").read_text() == "theirs\n"
+
+
+async def test_a_lane_that_went_back_is_moved_on_again_and_one_that_went_elsewhere_is_told(site: Site) -> None:
+    task = await parked(site)
+    old = site.git("rev-parse", "main")
+    landed = str(task.landed_commit)
+    site.git("update-ref", LANE, old)
+    async with site.open() as drover:
+        assert await landing.reconcile(await drover.tools()) == [
+            f"{task.id}: the lane of main had gone back; {landed[:12]} is in it again"
+        ]
+        assert site.git("rev-parse", LANE) == landed
+        assert await landing.reconcile(await drover.tools()) == [], "a second call changes nothing"
+        site.git("update-ref", LANE, old)
+        elsewhere = site.commit_on(LANE, "elsewhere.txt")
+        (said,) = await landing.reconcile(await drover.tools())
+        assert "was landed and is no longer in main; nothing was changed" in said
+        assert site.git("rev-parse", LANE) == elsewhere
+
+
+async def test_commits_of_the_operator_that_conflict_with_what_landed_are_named(site: Site) -> None:
+    task = await parked(site)
+    site.commit("my own")
+    async with site.open() as drover:
+        await drover.run(workers=1)
+        after = await drover.task(task.id)
+        assert after.detail == "your commits on main conflict with what landed in README.md"
+        assert (site.root / "README.md").read_text() == "mine\n"
+        site.git("merge", "-q", "-X", "ours", "-m", "both", LANE)
+        await drover.run(workers=1)
+        assert (await drover.task(task.id)).status is Status.COMPLETED
+    assert (site.root / "README.md").read_text() == "mine\n"
+    assert site.git("rev-parse", "main") == site.git("rev-parse", LANE)
+
+
+async def test_a_project_that_lands_on_no_branch_or_one_that_is_gone_says_what_to_do(site: Site) -> None:
+    async with site.open() as drover:
+        await drover.add("First")
+        tools = await drover.tools()
+        site.git("checkout", "-q", "--detach")
+        site.git("branch", "-D", "main")
+        with pytest.raises(GitError, match="there is no branch main"):
+            await landing.lane.standing(tools)
+
+
+# ------------------------------------------------------------ tests of a tree
+
+
+async def test_red_tests_keep_work_out_and_say_the_last_of_what_they_said(site: Site) -> None:
+    command = "printf 'the begin%s' ning; yes filler | head -c 20000; echo the end; exit 7"
+    task = await lived(site, test_command=command, max_attempts=1)
+    assert task.status is Status.FAILED and task.error is not None
+    assert task.error.error_class == "verify"
+    assert "(exit 7)" in task.error.message
+    assert "the end" in task.error.message and "the beginning" not in task.error.message
+    assert landings(site) == []
+    assert not list((site.root / ".drover" / "verify").rglob("README.md")), "nothing is left of the place of the tests"
+
+
+async def test_tests_that_a_signal_ends_are_red_and_say_so(site: Site) -> None:
+    task = await lived(site, test_command="kill -KILL $$", max_attempts=1)
+    assert task.status is Status.FAILED and task.error is not None
+    assert "(exit -9)" in task.error.message
+
+
+async def test_red_tests_only_warn_where_they_are_lenient(site: Site) -> None:
+    ran = site.top / "ran"
+    task = await lived(site, test_command=f"echo >> {ran}; exit 1", test_mode="lenient")
+    assert task.status is Status.COMPLETED
+    assert ran.read_text() == "\n"
+
+
+@pytest.mark.parametrize("given", [{"test_mode": "disabled"}, {"test_scope": "skip"}])
+async def test_what_is_not_to_be_tested_is_not(site: Site, given: dict[str, str]) -> None:
+    ran = site.top / "ran"
+    task = await lived(site, test_command=f"echo >> {ran}; exit 1", **given)
+    assert task.status is Status.COMPLETED
+    assert not ran.exists()
+
+
+async def test_tests_see_the_tree_that_lands_and_a_tree_that_passed_is_not_tested_again(site: Site) -> None:
+    ran = site.top / "ran"
+    command = f"cat README.md work.txt >> {ran}; pwd >> {site.top}/where"
+    site.says("echo work > work.txt")
+    first = await lived(site, test_command=command)
+    assert ran.read_text() == "# A site\nwork\n"
+    assert (site.top / "where").read_text().strip() != str(site.worktree(first.id))
+    async with site.open() as drover:
+        site.git("reset", "-q", "--hard", "main^")
+        site.git("update-ref", LANE, "main")
+        again = await drover.add("Again", test_command=command)
+        await drover.run(workers=1)
+        assert (await drover.task(again.id)).status is Status.COMPLETED
+        tree = site.git("rev-parse", "main^{tree}")
+        proof = await drover.store.landings.find_proof(tree, command)
+    assert ran.read_text() == "# A site\nwork\n"
+    assert proof is not None and proof.passed and json.loads(proof.model_dump_json())["exit_code"] == 0
+
+
+async def test_tests_that_take_too_long_are_ended_and_are_red(site: Site) -> None:
+    site.configure('[verify]\ntimeout = "1s"\n')
+    task = await lived(site, test_command="echo begun; sleep 60", max_attempts=1)
+    assert task.status is Status.FAILED and task.error is not None
+    assert "begun" in task.error.message
