@@ -16,7 +16,6 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
+
+from tests.ports import hold_port
 
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -118,7 +119,7 @@ def new_data(place: Path | None = None) -> tuple[str, str]:
 def start(made: tuple[str, str], *, port: int | None = None, **settings: str) -> Server:
     """Start a server on a data directory; it can take connections when this returns."""
     programs, data = made
-    server = Server(programs, data, port or _free_port())
+    server = Server(programs, data, port or hold_port())
     options = " ".join(f"-c {name}={value}" for name, value in (SETTINGS | settings).items())
     _run(
         programs, "pg_ctl", "-D", data, "-l", f"{data}/log", "-w", "-t", "30",
@@ -186,13 +187,6 @@ def _run(programs: str, program: str, *argv: str, check: bool = True) -> None:
         subprocess.run(call, check=check, capture_output=True, stdin=subprocess.DEVNULL, cwd="/", env=env)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def _session() -> psutil.Process:
     """The process whose end is the end of the tests: under xdist the one that started this worker."""
     me = psutil.Process()
@@ -207,7 +201,7 @@ def _watch_over(programs: str, data: str, place: Path | None) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        env={"PATH": os.environ["PATH"]},
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[1])},
         cwd="/",
     ).returncode = 0  # fmt: skip - it outlives us on purpose, and says nothing about it when we end
 

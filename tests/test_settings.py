@@ -261,6 +261,7 @@ def test_a_bad_flag_is_named(root: Path) -> None:
     assert refused(root, workers=0).message.startswith("workers (flag --workers): 0 is out of range")
 
 
+@pytest.mark.suite("T35")
 def test_an_error_about_a_database_never_shows_its_password(root: Path) -> None:
     assert "hunter2" not in refused(root, "", {"DROVER_DATABASE_URL": "mysql://u:hunter2@h/d"}).message
 

@@ -68,6 +68,7 @@ def test_a_question_is_what_follows_the_marker_at_the_beginning_of_a_line(words:
     assert question_in(words) == question
 
 
+@pytest.mark.suite("T35")
 def test_secrets_are_taken_out_and_endless_words_cut() -> None:
     shown = presentable("the key is sk-123456 " + "x" * 100_000, ["sk-123456", "ab"])
     assert "sk-123456" not in shown

@@ -262,6 +262,7 @@ def test_epics_show_their_progress_and_tasks(cli: Cli) -> None:
     assert cli.json("epic", "list")[0]["id"] == epic["id"]
 
 
+@pytest.mark.suite("T35")
 def test_settings_are_shown_with_their_sources_and_no_secret(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DROVER_DATABASE_URL", "postgresql://u:hunter2@h/d")
     file = cli.root / ".drover.toml"

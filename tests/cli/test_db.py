@@ -73,6 +73,7 @@ def test_a_database_of_a_newer_drover_is_said_to_be_one(cli: Cli) -> None:
         assert error["code"] == "schema" and "newer drover" in error["message"] and "as new" in error["hint"]
 
 
+@pytest.mark.suite("T35")
 def test_status_on_postgres_shows_no_password(cli: Cli, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DROVER_DATABASE_URL", database_url.replace("postgres@", "postgres:sesame@"))
     cli("init")

@@ -19,6 +19,7 @@ import pytest
 
 from tests.e2e.conftest import Project
 from tests.e2e.three_way import wrong_paths
+from tests.proof.plugin import Tally
 
 AGENT = Path(__file__).with_name("crafty_agent.py")
 
@@ -145,7 +146,7 @@ def test_forty_tasks_that_all_edit_one_region_all_land(crafty: Project) -> None:
 # ---------------------------------------------------------------- content
 
 
-def land_a_random_graph(project: Project, count: int, seed: int) -> None:
+def land_a_random_graph(project: Project, tally: Tally, count: int, seed: int) -> None:
     rng = random.Random(seed)
     pile = project.root / "pile"
     pile.mkdir()
@@ -165,6 +166,7 @@ def land_a_random_graph(project: Project, count: int, seed: int) -> None:
         wrong += len(wrong_paths(project, oid, task))
     assert (judged, wrong) == (count, 0), "a landing changes only its own"
     in_order(project)
+    tally(points=judged, seed=seed)
 
 
 @pytest.mark.suite("T22")
@@ -206,15 +208,19 @@ def test_the_judge_follows_each_of_two_files_that_moved_with_an_edit(project: Pr
 
 @pytest.mark.suite("T22")
 @pytest.mark.timeout(180)
-def test_a_random_graph_with_renames_modes_and_deletes_lands_as_a_three_way_merge_would(crafty: Project) -> None:
-    land_a_random_graph(crafty, 20, seed=20261122)
+def test_a_random_graph_with_renames_modes_and_deletes_lands_as_a_three_way_merge_would(
+    crafty: Project, tally: Tally
+) -> None:
+    land_a_random_graph(crafty, tally, 20, seed=20261122)
 
 
 @pytest.mark.suite("T22")
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_two_hundred_tasks_with_renames_modes_and_deletes_land_as_a_three_way_merge_would(crafty: Project) -> None:
-    land_a_random_graph(crafty, 200, seed=22)
+def test_two_hundred_tasks_with_renames_modes_and_deletes_land_as_a_three_way_merge_would(
+    crafty: Project, tally: Tally
+) -> None:
+    land_a_random_graph(crafty, tally, 200, seed=22)
 
 
 # ---------------------------------------------------------------- others move the target
@@ -242,7 +248,7 @@ def every_second(act: object) -> Iterator[None]:
 
 @pytest.mark.suite("T23")
 @pytest.mark.timeout(180)
-def test_somebody_commits_to_the_target_once_a_second_and_nothing_is_lost(crafty: Project) -> None:
+def test_somebody_commits_to_the_target_once_a_second_and_nothing_is_lost(crafty: Project, tally: Tally) -> None:
     own: list[str] = []
 
     def move() -> None:
@@ -267,6 +273,7 @@ def test_somebody_commits_to_the_target_once_a_second_and_nothing_is_lost(crafty
     assert crafty.statuses() == {"completed": len(ids)}
     history = set(crafty.git("rev-list", "main").split())
     assert set(own) <= history, "every commit of theirs is still there"
+    tally(points=len(own))
     tasks = Counter(crafty.git("log", "--format=%(trailers:key=Drover-Task,valueonly,separator=%x2c)", "main").split())
     assert tasks == Counter(ids), "and each task landed once"
     crafty.git("fsck", "--strict", "--no-dangling")
@@ -289,7 +296,7 @@ def with_remote(project: Project) -> Path:
 
 @pytest.mark.suite("T23")
 @pytest.mark.timeout(180)
-def test_a_remote_that_another_clone_moves_gets_everything_and_loses_nothing(crafty: Project) -> None:
+def test_a_remote_that_another_clone_moves_gets_everything_and_loses_nothing(crafty: Project, tally: Tally) -> None:
     bare = with_remote(crafty)
     other = crafty.root.parent / "other"
     crafty.git("clone", "-q", str(bare), str(other))
@@ -320,6 +327,7 @@ def test_a_remote_that_another_clone_moves_gets_everything_and_loses_nothing(cra
     history = set(crafty.git("--git-dir", str(bare), "rev-list", "main").split())
     assert theirs
     assert set(theirs) <= history, "their history is intact"
+    tally(points=len(theirs))
     form = "--format=%(trailers:key=Drover-Task,valueonly,separator=%x2c)"
     assert Counter(crafty.git("--git-dir", str(bare), "log", form, "main").split()) == Counter(ids), "so is ours"
     crafty.git("fsck", "--strict", "--no-dangling")

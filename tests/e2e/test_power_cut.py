@@ -22,8 +22,9 @@ import pytest
 
 from tests.e2e.conftest import Project, make_project
 from tests.e2e.test_landing import AGENT, fill, landings
+from tests.proof.plugin import Tally
 
-CUTS = 12
+CUTS = 50
 
 pytestmark = [
     pytest.mark.suite("T17"),
@@ -165,9 +166,9 @@ def test_a_clone_that_was_just_made_is_whole_after_a_power_cut(disk: Disk, tmp_p
     only_their_own(project, ids)
 
 
-def test_what_was_seen_as_landed_survives_a_power_cut(disk: Disk, tmp_path: Path) -> None:
+def test_what_was_seen_as_landed_survives_a_power_cut(disk: Disk, tmp_path: Path, tally: Tally) -> None:
     project = on_disk(disk, f"{sys.executable} {AGENT}")
-    ids = fill(project, [{"title": f"Task {n}", "test_command": "sleep 0.1"} for n in range(24)])
+    ids = fill(project, [{"title": f"Task {n}", "test_command": "sleep 0.1"} for n in range(80)])
     call("sync", "-f", disk.where)
     process = project.start("run", "--workers", "4")
     other = Disk(tmp_path / "cut.img", tmp_path / "cut")
@@ -205,3 +206,4 @@ def test_what_was_seen_as_landed_survives_a_power_cut(disk: Disk, tmp_path: Path
     only_their_own(project, ids)
     assert project.git("status", "--porcelain") == "", "the checkout has kept what was published into it"
     judge(project, project.root, landed_of(project.root / ".drover" / "drover.db"))
+    tally(points=cuts)

@@ -7,13 +7,17 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
+
+import pytest
 
 from tests.agents.real import needs_claude
 from tests.agents.rig import REAL
 from tests.conformance.scene import Scene
 from tests.e2e.conftest import Project
+from tests.proof.plugin import Tally
 
 # By where each is planted. What it may be seen by is said beside it.
 ENVIRONMENT = {
@@ -77,7 +81,8 @@ def leaks(root: Path, *, allowed: tuple[str, ...]) -> dict[str, list[str]]:
     return {str(path): found for path in files if (found := found_in(path.read_bytes()))}
 
 
-def test_no_secret_is_left_where_others_can_read_it(project: Project, tmp_path: Path) -> None:
+@pytest.mark.suite("T35")
+def test_no_secret_is_left_where_others_can_read_it(project: Project, tmp_path: Path, tally: Tally) -> None:
     place = tmp_path / "own"
     place.mkdir()
     script = tmp_path / "agent.py"
@@ -112,9 +117,18 @@ def test_no_secret_is_left_where_others_can_read_it(project: Project, tmp_path: 
     assert len(environments) == 2
     for environment in environments:
         assert set(found_in(environment.read_bytes())) == {ENVIRONMENT["SERVICE_KEY"], SET}
+    tally(points=len(ALL))
+
+
+def command_lines() -> Iterator[bytes]:
+    """Of every process that lives long enough to be read."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            yield path.read_bytes()
 
 
 @needs_claude
+@pytest.mark.suite("T35")
 def test_the_key_of_a_real_agent_is_left_nowhere(tmp_path: Path) -> None:
     key, password = ENVIRONMENT["AWS_SECRET_ACCESS_KEY"], ENVIRONMENT["PGPASSWORD"]
     with Scene(REAL["claude"], tmp_path / "scene", ANTHROPIC_API_KEY=key, PGPASSWORD=password) as scene:
@@ -122,7 +136,7 @@ def test_the_key_of_a_real_agent_is_left_nowhere(tmp_path: Path) -> None:
         scene.add({"sh": f"env > {own}; until test -e {own}.seen; do sleep 0.1; done; echo x > x"}, {"say": "Done."})
         run = scene.run()
         run.until("the tool runs", own.exists)
-        lines = b"".join(path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists())
+        lines = b"".join(command_lines())
         Path(f"{own}.seen").touch()
         assert run.end() == 0
         assert password not in found_in(own.read_bytes())

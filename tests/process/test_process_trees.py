@@ -13,6 +13,7 @@ import anyio
 import pytest
 
 from drover import process
+from tests.proof.plugin import Tally
 
 from .conftest import MakeLaunch, Watcher, alive_with, until_exists
 from .shapes import SHAPES
@@ -91,7 +92,7 @@ async def start_lone_drover(
 
 
 async def test_after_a_killed_drover_its_supervisors_end_their_agents(
-    make_shape: MakeLaunch, tmp_path: Path, token: str, strangers: Strangers
+    make_shape: MakeLaunch, tmp_path: Path, token: str, strangers: Strangers, tally: Tally
 ) -> None:
     lone, launches, supervisors = await start_lone_drover(make_shape, tmp_path)
     handles = [os.pidfd_open(pid) for pid in supervisors]
@@ -106,10 +107,11 @@ async def test_after_a_killed_drover_its_supervisors_end_their_agents(
     exits = [process.adopt(launch.record_path) for launch in launches]
     assert [exit and exit.stopped for exit in exits] == ["orphaned"] * len(SHAPES)
     assert untouched(strangers)
+    tally(points=len(SHAPES))
 
 
 async def test_after_a_killed_drover_and_killed_supervisors_the_marker_finds_all(
-    make_shape: MakeLaunch, tmp_path: Path, token: str, strangers: Strangers
+    make_shape: MakeLaunch, tmp_path: Path, token: str, strangers: Strangers, tally: Tally
 ) -> None:
     lone, launches, supervisors = await start_lone_drover(make_shape, tmp_path)
     os.kill(lone.pid, signal.SIGSTOP)  # so that it cannot clean up after its supervisors
@@ -124,6 +126,7 @@ async def test_after_a_killed_drover_and_killed_supervisors_the_marker_finds_all
     assert alive_with(token) == []
     assert all(process.adopt(launch.record_path) is None for launch in launches)
     assert untouched(strangers)
+    tally(points=len(SHAPES))
 
 
 async def test_a_killed_supervisor_is_replaced_by_drover_itself(

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Literal
 
+from tests.ports import hold_port
+
 Cut = Literal["before", "after", "hang"]
 
 
@@ -22,15 +24,15 @@ class Wire:
         self._tasks: set[asyncio.Task[None]] = set()
         self._moving = asyncio.Event()
         self._moving.set()
-        self.port = 0
+        self.port = hold_port()
         self.connections = 0
         self.commits = 0
         self.cut_at: tuple[int, Cut] | None = None
+        self.answered = asyncio.Event()  # a COMMIT whose answer was dropped
 
     async def accept(self) -> None:
         """Let clients in, on the port of before."""
         self._server = await asyncio.start_server(self._meet, "127.0.0.1", self.port, reuse_address=True)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def refuse(self) -> None:
         """Close every connection, and let nobody in."""
@@ -69,10 +71,11 @@ class Wire:
         async def answers() -> None:
             while data := await server_reader.read(65_536):
                 await self._moving.wait()
-                if not deaf.is_set():
-                    writer.write(data)
-            if not deaf.is_set():
-                writer.close()
+                if deaf.is_set():
+                    self.answered.set()
+                    return
+                writer.write(data)
+            writer.close()
 
         back = asyncio.create_task(answers())
         try:
@@ -85,12 +88,12 @@ class Wire:
                     deaf.set()
                 server_writer.write(data)
                 if cut == "after":
-                    await server_writer.drain()
-                    await asyncio.sleep(0.05)  # the server commits; its answer is dropped
                     return
         except ConnectionError:
             pass
         finally:
+            if deaf.is_set():  # a busy server may take longer than the client waits, and commits all the same
+                await asyncio.wait([back])
             back.cancel()
             await asyncio.gather(back, return_exceptions=True)
             for end in (writer, server_writer):

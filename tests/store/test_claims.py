@@ -14,6 +14,7 @@ from drover.domain.states import State, Status
 from drover.domain.verdicts import Completed, Failed, Outcome, Parked, Released, Retry, Stopped, Verdict
 from drover.store import Store
 from drover.testing import FakeClock
+from tests.proof.plugin import Tally
 from tests.store.conftest import LEASE_MS, Place
 from tests.store.scenes import add, complete, hire, hire_many, land, landing_of, plain, start, take
 
@@ -164,13 +165,14 @@ async def test_renewal_never_revives_a_lease(store: Store, clock: FakeClock) -> 
 
 
 @pytest.mark.suite("T13")
-async def test_the_wall_clock_has_no_say_in_leases(store: Store, clock: FakeClock) -> None:
+async def test_the_wall_clock_has_no_say_in_leases(store: Store, clock: FakeClock, tally: Tally) -> None:
     await add(store)
     claim = await take(store)
     for jump in (-86_400_000, 7_200_000, 86_400_000):
         clock.set_wall(clock.now() + jump)
         assert await store.claims.expired() == []
         await store.claims.renew(claim)
+        tally(points=1)
 
 
 async def test_a_lease_that_ended_can_still_be_settled_by_its_holder_alone(store: Store, clock: FakeClock) -> None:
@@ -286,7 +288,7 @@ OVERTAKEN = ["cancelled", "reset", "rescued", "taken by another", "taken by the 
 
 @pytest.mark.suite("T12")
 @pytest.mark.parametrize("how", OVERTAKEN)
-async def test_a_zombie_cannot_write(store: Store, how: str) -> None:
+async def test_a_zombie_cannot_write(store: Store, how: str, tally: Tally) -> None:
     old, _ = await overtaken(store, how)
     before = await everything(store, old.task_id)
     for name, act in FENCED.items():
@@ -294,12 +296,13 @@ async def test_a_zombie_cannot_write(store: Store, how: str) -> None:
             await act(store, old)
             pytest.fail(f"{name} was accepted from a zombie")
         assert await everything(store, old.task_id) == before, name
+        tally(points=1)
     assert not await store.claims.holds(old)
 
 
 @pytest.mark.suite("T12")
 @pytest.mark.parametrize("how", OVERTAKEN)
-async def test_what_a_zombie_tells_of_itself_moves_nothing(store: Store, how: str) -> None:
+async def test_what_a_zombie_tells_of_itself_moves_nothing(store: Store, how: str, tally: Tally) -> None:
     old, task = await overtaken(store, how)
     outcomes = [(a.fence, a.outcome) for a in await store.claims.attempts(task.id)]
     for act in UNFENCED.values():
@@ -308,6 +311,7 @@ async def test_what_a_zombie_tells_of_itself_moves_nothing(store: Store, how: st
     attempts = await store.claims.attempts(task.id)
     assert [(a.fence, a.outcome) for a in attempts] == outcomes
     assert [a.usage.input_tokens for a in attempts] == [5, *[0] * (len(attempts) - 1)]
+    tally(points=len(UNFENCED))
 
 
 async def everything(store: Store, task_id: str) -> dict[str, Any]:
@@ -499,7 +503,9 @@ async def test_a_verdict_is_told_with_its_reason(store: Store) -> None:
 
 
 @pytest.mark.suite("T12")
-async def test_a_zombie_that_slept_through_its_lease_finds_the_others_work_untouched(place: Place) -> None:
+async def test_a_zombie_that_slept_through_its_lease_finds_the_others_work_untouched(
+    place: Place, tally: Tally
+) -> None:
     """The holder stands still past its lease in one process; another process takes over, lands and completes."""
     async with place.open() as mine, place.open() as others:
         task = await add(mine)
@@ -515,6 +521,7 @@ async def test_a_zombie_that_slept_through_its_lease_finds_the_others_work_untou
             with pytest.raises(LeaseLost):
                 await act(mine, claim)
         assert plain(await mine.tasks.get(task.id)) == plain(done)
+    tally(points=len(FENCED))
 
 
 async def test_workers_of_one_run_claim_different_tasks(store: Store) -> None:

@@ -46,7 +46,7 @@ async def together(*acts: Awaitable[Any]) -> list[Any]:
 
 
 @pytest.mark.suite("T11")
-async def test_sixty_four_claimers_share_a_thousand_tasks(store: Store) -> None:
+async def test_sixty_four_claimers_share_a_thousand_tasks(store: Store, tally: Tally) -> None:
     await store.tasks.add_many([NewTask(title=f"{n}") for n in range(1_000)])
     workers = await hire_many(store, 64)
     taken: list[Claim] = []
@@ -61,10 +61,11 @@ async def test_sixty_four_claimers_share_a_thousand_tasks(store: Store) -> None:
     assert Counter(c.task_id for c in taken).most_common(1)[0][1] == 1
     assert len(taken) == 1_000 and {c.fence for c in taken} == {1}
     assert len(await store.claims.running()) == 1_000
+    tally(points=1_000)
 
 
 @pytest.mark.suite("T11")
-async def test_three_processes_share_a_backlog(place: Place) -> None:
+async def test_three_processes_share_a_backlog(place: Place, tally: Tally) -> None:
     async with place.open() as store:
         await store.tasks.add_many([NewTask(title=f"{n}") for n in range(150)])
     program = Path(__file__).with_name("claiming.py")
@@ -85,6 +86,7 @@ async def test_three_processes_share_a_backlog(place: Place) -> None:
     lines = [line for out in outs for line in out.splitlines()]
     assert len(lines) == 150 and len(set(lines)) == 150
     assert all(line.endswith(" 1") for line in lines)
+    tally(points=150)
 
 
 async def test_a_key_gives_one_task_to_all_who_add_it_at_the_same_time(place: Place) -> None:
@@ -143,7 +145,7 @@ async def test_blockers_that_land_at_the_same_time_free_each_dependent_once(plac
 
 
 @pytest.mark.suite("T11")
-async def test_a_claim_and_an_operators_order_never_both_win(place: Place) -> None:
+async def test_a_claim_and_an_operators_order_never_both_win(place: Place, tally: Tally) -> None:
     async with place.open() as one, place.open() as two:
         worker = await hire(one)
         for _ in range(10):
@@ -153,10 +155,11 @@ async def test_a_claim_and_an_operators_order_never_both_win(place: Place) -> No
             if claim is not None:
                 with pytest.raises(LeaseLost):
                     await one.claims.renew(claim)
+            tally(points=1)
 
 
 @pytest.mark.suite("T11")
-async def test_a_settlement_and_a_rescue_never_both_win(place: Place) -> None:
+async def test_a_settlement_and_a_rescue_never_both_win(place: Place, tally: Tally) -> None:
     async with place.open() as one, place.open() as two:
         for _ in range(10):
             task = await add(one)
@@ -165,10 +168,11 @@ async def test_a_settlement_and_a_rescue_never_both_win(place: Place) -> None:
             settled, rescued = await together(one.claims.settle(claim, Released()), two.claims.rescue(held, dead=True))
             assert isinstance(settled, Task) is not rescued
             assert (await one.tasks.get(task.id)).interruptions == 1
+            tally(points=1)
 
 
 @pytest.mark.suite("T11")
-async def test_an_intent_and_a_rescue_never_both_win(place: Place) -> None:
+async def test_an_intent_and_a_rescue_never_both_win(place: Place, tally: Tally) -> None:
     async with place.open() as one, place.open() as two:
         for _ in range(10):
             task = await add(one)
@@ -183,6 +187,7 @@ async def test_an_intent_and_a_rescue_never_both_win(place: Place) -> None:
             assert len(intents) <= 1 and len(rescue) == 1
             with pytest.raises(LeaseLost):
                 await one.landings.intend(claim, target="main", old="o", commit="c2", tree="t")
+            tally(points=1)
 
 
 # ------------------------------------------------------------ callers that are cancelled
