@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import anyio
@@ -422,3 +423,17 @@ async def test_a_claim_that_is_got_while_the_run_is_told_to_stop_is_given_back(
             pass
     assert (after.status, after.claimed_by, after.attempt) == (Status.READY, None, 1)
     assert reports[0].completed == (task.id,)
+
+
+async def test_a_run_that_is_cancelled_from_outside_gives_back_what_it_has(held: Site) -> None:
+    async with held.open() as drover:
+        task = await drover.add("First")
+        with anyio.fail_after(60), anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(partial(drover.run, workers=2))
+                await held.eventually(held.top / "begun")
+                scope.cancel()
+        assert not find_marked(drover.places.marker(task.id))
+        after = await drover.task(task.id)
+    assert (after.status, after.claimed_by, after.fence, after.failures) == (Status.READY, None, 1, 0)
+    assert held.saved(task.id, 1, "half.txt") == "half"

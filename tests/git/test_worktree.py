@@ -217,6 +217,12 @@ async def test_a_clone_of_a_repository_of_long_object_ids_works(tmp_path: Path, 
     (where / "f").write_text("f")
     git(where, "add", "-A")
     git(where, "commit", "-q", "-m", "first")
-    await ensure_worktree(await Repo.find(where), path, git(where, "rev-parse", "HEAD"))
-    assert git(path, "status", "--porcelain") == ""
-    assert git(path, "config", "user.name") == 'O "the" \\ Operator'
+    repo, base = await Repo.find(where), git(where, "rev-parse", "HEAD")
+    later = path.with_name("task-later")
+    for clone in (path, later):  # the second is made without asking git for its form
+        await ensure_worktree(repo, clone, base)
+        assert git(clone, "status", "--porcelain") == ""
+        assert git(clone, "log", "--format=%H") == base
+        assert git(clone, "config", "user.name") == 'O "the" \\ Operator'
+    configs = {git(clone, "config", "--list", "--local") for clone in (path, later)}
+    assert len(configs) == 1

@@ -128,7 +128,7 @@ class Copy:
 
 
 class Reached:
-    """Which quick tests reach what, the quickest first, and early those that come by where few others do."""
+    """Which quick tests reach what: those of the same room first, and early those that come by where few others do."""
 
     def __init__(self, place: Path) -> None:
         lines = [line for file in sorted(place.glob("*.json")) for line in json.loads(file.read_text())]
@@ -139,8 +139,10 @@ class Reached:
 
     def by(self, mutant: Mutant, *, beyond: bool = False) -> list[str]:
         """Those that take no longer than a minute together, or the others."""
-        kind = "queries" if mutant.path.endswith(".sql") else "functions"
-        found = _varied([line for line in self._lines if line["passed"] and mutant.place in line[kind]])
+        kind, room = "queries" if mutant.path.endswith(".sql") else "functions", mutant.path.split("/")[1]
+        reach = [line for line in self._lines if line["passed"] and mutant.place in line[kind]]
+        own = [line for line in reach if line["test"].startswith(f"tests/{room}/")]
+        found = [*_varied(own), *_varied([line for line in reach if line not in own])]
         sums = accumulate(float(line["seconds"]) for line in found)
         return [line["test"] for line, seconds in zip(found, sums, strict=True) if (seconds >= MOST_S) is beyond]
 
