@@ -99,7 +99,7 @@ class Run:
 
         The clock counts suspended time, so a machine that slept through its lease does not act on it.
         """
-        if self.tools.clock.boottime() > self.lease_until:
+        if self.tools.clock.boottime() >= self.lease_until:
             raise LeaseLost(f"the lease on {self.claim.task_id} ended while nobody looked")
 
     def renewed(self, lease_until: int) -> None:

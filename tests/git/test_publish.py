@@ -13,7 +13,7 @@ import pytest
 
 from drover.domain.errors import DiskFull, GitError
 from drover.git import two_tree
-from drover.git.checkout import Diverged, Published, finish_publishing, publish
+from drover.git.checkout import Diverged, Published, _marker, finish_publishing, publish
 from drover.git.checkouts import Checkout, take_lock
 from drover.git.overlap import Blocked
 from drover.git.repo import Repo
@@ -521,6 +521,44 @@ async def test_a_lock_of_ours_without_a_record_goes_at_the_next_call(scene: Scen
     assert scene.git("add", "a", ok=False) == ""
     assert await finish_publishing(scene.repo) is None
     scene.assert_published()
+
+
+@pytest.mark.parametrize("record", [False, True])
+async def test_a_git_that_outlived_its_drover_is_ended_before_what_it_began_is_settled(
+    scene: Scene, record: bool
+) -> None:
+    checkout = Checkout(path=scene.repo.root, git_dir=scene.repo.git_dir)
+    scene.repo.state_dir.mkdir(exist_ok=True)
+    assert take_lock(checkout)
+    if record:
+        under_way = two_tree.Record(ref="refs/heads/main", old=scene.old, new=scene.new, checkouts=(checkout,))
+        two_tree.write_record(scene.repo, under_way)
+    env = {**os.environ, "DROVER_MARKER": _marker(scene.repo)}
+    with subprocess.Popen(["sleep", "300"], env=env, start_new_session=True) as writing:
+        try:
+            assert await finish_publishing(scene.repo) is None
+            assert writing.wait(60) == -15
+        finally:
+            writing.kill()
+    scene.assert_no_residue()
+    assert scene.git("rev-parse", "main") == scene.old
+    assert scene.git("status", "--porcelain") == ""
+    assert isinstance(await scene.publish(), Published)
+    scene.assert_published()
+
+
+async def test_a_checkout_that_goes_away_in_the_middle_does_not_stop_what_is_settled(
+    scene: Scene, tmp_path: Path
+) -> None:
+    here = Checkout(path=scene.repo.root, git_dir=scene.repo.git_dir)
+    gone = Checkout(path=tmp_path / "gone", git_dir=scene.repo.git_dir / "worktrees" / "gone")
+    scene.repo.state_dir.mkdir(exist_ok=True)
+    assert take_lock(here)
+    under_way = two_tree.Record(ref="refs/heads/main", old=scene.old, new=scene.new, checkouts=(gone, here))
+    two_tree.write_record(scene.repo, under_way)
+    assert await finish_publishing(scene.repo) is None
+    scene.assert_no_residue()
+    assert scene.git("status", "--porcelain") == ""
 
 
 @pytest.fixture
