@@ -13,8 +13,12 @@ _ID = re.compile(r"(task|epic|plan|run)-[a-z0-9]+(\.[0-9]+)*")
 
 def new_id(kind: str, length: int = 4, rng: random.Random | None = None) -> str:
     """``task-k3f9``: a fresh id; callers insert it and ask again, one longer, if it is taken."""
-    choose = rng.choice if rng is not None else secrets.choice
-    return f"{kind}-" + "".join(choose(ALPHABET) for _ in range(length))
+    draw = rng.randrange if rng is not None else secrets.randbelow
+    number, letters = draw(len(ALPHABET) ** length), ""  # drawn once: each draw may be a call of the system
+    for _ in range(length):
+        number, place = divmod(number, len(ALPHABET))
+        letters += ALPHABET[place]
+    return f"{kind}-{letters}"
 
 
 def new_token(length: int = 10) -> str:

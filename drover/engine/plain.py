@@ -118,9 +118,7 @@ class PlainCrew:
         if claim.task.interruptions:
             self.resumed.add(claim.task_id)
         try:
-            outcome = await self._do(taken)
-            with anyio.CancelScope(shield=True):
-                follows = await self._settle(worker, claim, outcome)
+            follows = await self._settle(worker, claim, await self._do(taken))
         except LeaseLost as lost:
             log.info("%s", lost.message)
         except (StoreUnavailable, DiskFull) as trouble:
@@ -176,9 +174,11 @@ class PlainCrew:
         )
 
     async def _settle(self, worker: Worker, claim: Claim, outcome: str | Verdict | None) -> Taken | None:
+        """Whatever becomes of the caller: both verbs are lived to their end."""
         store = self._tools.store
         if not (outcome is None or isinstance(outcome, str)):
-            await store.claims.settle(claim, outcome)
+            with anyio.CancelScope(shield=True):
+                await store.claims.settle(claim, outcome)
             return None
         finished = await store.plain.finish(claim, outcome, then=None if self._over else worker, idle=len(self._idle))
         self._idle.wake(finished.spare)

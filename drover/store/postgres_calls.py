@@ -15,7 +15,11 @@ _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)\b")
 _FINISH = """
 CREATE OR REPLACE FUNCTION pg_temp.drover_finish(
     p_ends text, p_now bigint, p_lease_ms bigint, p_lease_now bigint, p_idle bigint) RETURNS json
-LANGUAGE plpgsql AS $function$
+LANGUAGE plpgsql
+-- A few rows of large tables, each by its key: planned once, and so whatever the statistics say, or if there are none.
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $function$
 DECLARE
     v_newest bigint;
     v_ended text[];

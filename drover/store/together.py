@@ -43,7 +43,7 @@ class Together(Generic[A, R]):
 
         Not cancelled while it waits: the item may be under way with those of others.
         """
-        asked = _Asked[A, R](item)
+        asked: _Asked[A, R] = _Asked(item)
         self._waiting.append(asked)
         with anyio.CancelScope(shield=True):
             if self._busy:
