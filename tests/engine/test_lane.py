@@ -13,7 +13,7 @@ from drover.domain import verdicts
 from drover.domain.errors import GitError
 from drover.domain.models import Task
 from drover.domain.states import Status
-from drover.engine import landing
+from drover.engine import landing, lane
 from drover.engine.workers import Stop
 from drover.git.landing import raise_lease, read_lease
 from tests.engine.places import Site
@@ -204,6 +204,7 @@ async def test_a_lane_that_went_back_is_moved_on_again_and_one_that_went_elsewhe
         (said,) = await landing.reconcile(await drover.tools())
         assert "was landed and is no longer in main; nothing was changed" in said
         assert site.git("rev-parse", LANE) == elsewhere
+        assert (await drover.task(task.id)).detail == task.detail, "what it waits for is still said"
 
 
 async def test_commits_of_the_operator_that_conflict_with_what_landed_are_named(site: Site) -> None:
@@ -221,14 +222,16 @@ async def test_commits_of_the_operator_that_conflict_with_what_landed_are_named(
     assert site.git("rev-parse", "main") == site.git("rev-parse", LANE)
 
 
-async def test_a_project_that_lands_on_no_branch_or_one_that_is_gone_says_what_to_do(site: Site) -> None:
+@pytest.mark.parametrize("made", [False, True])
+async def test_a_branch_to_land_on_that_is_gone_is_named(site: Site, made: bool) -> None:
     async with site.open() as drover:
-        await drover.add("First")
         tools = await drover.tools()
+        if made:
+            await lane.standing(tools)
         site.git("checkout", "-q", "--detach")
         site.git("branch", "-D", "main")
         with pytest.raises(GitError, match="there is no branch main"):
-            await landing.lane.standing(tools)
+            await lane.standing(tools)
 
 
 # ------------------------------------------------------------ tests of a tree

@@ -59,6 +59,13 @@ async def test_a_completed_task_is_on_the_remote(repository: Path, bare: Path, g
     assert git(bare, "rev-parse", "main") == git(repository, "rev-parse", "main") == task.landed_commit
 
 
+async def test_a_remote_that_has_no_such_branch_yet_gets_it(repository: Path, bare: Path, git: Git) -> None:
+    git(bare, "update-ref", "-d", "refs/heads/main")
+    task = await run_one(repository)
+    assert task.status == "completed"
+    assert git(bare, "rev-parse", "main") == task.landed_commit
+
+
 async def test_what_others_pushed_is_merged_and_neither_side_is_lost(repository: Path, bare: Path, git: Git) -> None:
     theirs = push_theirs(git, bare, theirs="1\n")
     task = await run_one(repository)

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from drover.domain.errors import DiskFull, GitError
-from drover.git import two_tree
+from drover.git import checkout, two_tree
 from drover.git.checkout import Diverged, Published, _marker, finish_publishing, publish
 from drover.git.checkouts import Checkout, take_lock
 from drover.git.overlap import Blocked
@@ -527,11 +527,11 @@ async def test_a_lock_of_ours_without_a_record_goes_at_the_next_call(scene: Scen
 async def test_a_git_that_outlived_its_drover_is_ended_before_what_it_began_is_settled(
     scene: Scene, record: bool
 ) -> None:
-    checkout = Checkout(path=scene.repo.root, git_dir=scene.repo.git_dir)
+    here = Checkout(path=scene.repo.root, git_dir=scene.repo.git_dir)
     scene.repo.state_dir.mkdir(exist_ok=True)
-    assert take_lock(checkout)
+    assert take_lock(here)
     if record:
-        under_way = two_tree.Record(ref="refs/heads/main", old=scene.old, new=scene.new, checkouts=(checkout,))
+        under_way = two_tree.Record(ref="refs/heads/main", old=scene.old, new=scene.new, checkouts=(here,))
         two_tree.write_record(scene.repo, under_way)
     env = {**os.environ, "DROVER_MARKER": _marker(scene.repo)}
     with subprocess.Popen(["sleep", "300"], env=env, start_new_session=True) as writing:
@@ -543,6 +543,50 @@ async def test_a_git_that_outlived_its_drover_is_ended_before_what_it_began_is_s
     scene.assert_no_residue()
     assert scene.git("rev-parse", "main") == scene.old
     assert scene.git("status", "--porcelain") == ""
+    assert isinstance(await scene.publish(), Published)
+    scene.assert_published()
+
+
+async def test_a_checkout_that_left_the_branch_in_the_middle_gets_its_files_back(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed with everything written; then its HEAD is another branch, which is where all were."""
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    scene.git("branch", "other", scene.old)
+    with monkeypatch.context() as patched:
+        patched.setattr(checkout, "settle", die)
+        with pytest.raises(Killed):
+            await scene.publish()
+    assert scene.git("rev-parse", "main") == scene.new
+    scene.git("symbolic-ref", "HEAD", "refs/heads/other")
+    assert await finish_publishing(scene.repo) is None
+    scene.assert_no_residue()
+    assert scene.git("status", "--porcelain", "-uall") == ""
+    assert (scene.repo.root / "a").read_text() == "1\n"
+
+
+async def test_an_operator_in_the_way_is_not_disturbed_by_a_lock_at_each_new_try(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked: list[Checkout] = []
+
+    def note(one: Checkout) -> bool:
+        locked.append(one)
+        return take_lock(one)
+
+    monkeypatch.setattr(checkout, "take_lock", note)
+    edit("a", "mine\n")(scene)
+    assert isinstance(await scene.publish(), Blocked)
+    before = len(locked)
+    assert isinstance(await scene.publish(), Blocked)
+    assert len(locked) == before
+    edit("a", "1\n")(scene)
     assert isinstance(await scene.publish(), Published)
     scene.assert_published()
 

@@ -156,9 +156,35 @@ def test_psutil_tells_the_same_identities_and_markers(
     assert process.is_alive(found)
     assert [identity.pid for identity in process.find_marked(marker)] == [child.pid]
     child.kill()
+    while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert not process.is_alive(found), "a zombie is dead there, too"
     child.wait()
     assert not process.is_alive(found)
     assert process.find_marked(marker) == []
+
+
+@pytest.mark.parametrize("linux", [True, False])
+def test_a_group_lives_as_long_as_one_of_it(spawn: Spawn, monkeypatch: pytest.MonkeyPatch, linux: bool) -> None:
+    leader = spawn("sh", "-c", "sleep 300 & echo; exit 0")
+    assert leader.stdout is not None
+    leader.stdout.readline()
+    leader.wait()
+    (left,) = [p for p in psutil.process_iter() if _group(p.pid) == leader.pid]
+    monkeypatch.setattr(identities, "_LINUX", linux)
+    assert identities.group_lives(leader.pid)
+    left.kill()
+    deadline = time.monotonic() + 60
+    while identities.group_lives(leader.pid) and time.monotonic() < deadline:  # until somebody has buried it
+        time.sleep(0.01)
+    assert not identities.group_lives(leader.pid)
+
+
+def _group(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return None
 
 
 @pytest.mark.anyio
