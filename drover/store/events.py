@@ -38,29 +38,6 @@ async def tell(
     )
 
 
-# An event of a verb that tells several: type, task, attempt, worker, data as JSON, epic.
-Told = tuple[str, str, int | None, str | None, str, str | None]
-
-
-def told(
-    type: str,
-    task_id: str,
-    data: Mapping[str, Value | Sequence[str]],
-    *,
-    attempt: int | None = None,
-    worker: str | None = None,
-    epic_id: str | None = None,
-) -> Told:
-    """An event to be written with :func:`tell_all`."""
-    return type, task_id, attempt, worker, _as_json(data), epic_id
-
-
-async def tell_all(tx: Transaction, at: int, events: Sequence[Told]) -> None:
-    """Write several events in their order, in one statement."""
-    if events:
-        await tx.run("add_events", now=at, events=_as_json(events))
-
-
 class Events:
     """Reading the log."""
 

@@ -19,7 +19,7 @@ from drover.domain.ids import new_id
 from drover.domain.models import NewTask, Task
 from drover.domain.states import DEAD, TERMINAL, State, Status, status_of
 from drover.store.database import Database, Row, Transaction, Value, clean
-from drover.store.events import Told, tell, tell_all, told
+from drover.store.events import tell
 from drover.store.rows import task_of
 
 AT_ONCE = 8  # so many tasks are worth other statements than one
@@ -244,7 +244,7 @@ class Tasks:
                     names[name] = await resolve(tx, name)
             blockers = dict.fromkeys(keys.get(name) or names[name] for name in new.blocked_by)
             put_off.edges.extend((id, blocker) for blocker in blockers)
-            put_off.events.append(told("task.created", id, {"title": new.title, "by": by}, epic_id=epic_id))
+            put_off.ids.append(id)
         if await tx.run("add_tasks", tasks=json.dumps(rows), by=by, now=now) != len(rows):
             raise _Taken
         for id, label in labels:
@@ -314,7 +314,7 @@ class Tasks:
             await tx.run("add_label", task_id=id, label=label)
         if parent is None:
             put_off.edges.extend((id, blocker) for blocker in blockers)
-            put_off.events.append(told("task.created", id, {"title": new.title, "by": by}, epic_id=epic_id))
+            put_off.ids.append(id)
             return id
         for blocker, kind in blockers.items():
             await tx.run("add_blocker", task_id=id, blocker_id=blocker, kind=kind, now=now)
@@ -543,7 +543,7 @@ class _PutOff(NamedTuple):
     """What adding many tasks leaves to be written in one statement of each kind."""
 
     edges: list[tuple[str, str]]
-    events: list[Told]
+    ids: list[str]  # of which it is to be told that they were created
 
     async def write(self, tx: Transaction, now: int) -> None:
         if self.edges:
@@ -551,9 +551,10 @@ class _PutOff(NamedTuple):
             edges = json.dumps(self.edges)
             await tx.run("add_blockers", edges=edges, now=now)
             await tx.run("recount_blockers_among", ids=json.dumps(list(dict.fromkeys(id for id, _ in self.edges))))
-        await tell_all(tx, now, self.events)
+        if self.ids:
+            await tx.run("tell_created", ids=json.dumps(self.ids), now=now)
         self.edges.clear()
-        self.events.clear()
+        self.ids.clear()
 
 
 _EDITABLE = (

@@ -18,21 +18,18 @@ HOT = (
     "claim_task", "claim_task_of_epic", "start_tasks", "finish_tasks", "end_attempt", "end_attempts", "add_attempts",
     "lower_dependents", "lower_all_dependents", "lock_dependents", "tell_ends_and_claims", "renew_lease",
     "list_results_of_blockers", "list_standing", "find_held_by", "find_prospect", "find_outlook", "wake_due",
-    "find_task_by_key", "find_task", "list_blockers_of_task", "add_attempt", "add_events",
+    "find_task_by_key", "find_task", "list_blockers_of_task", "add_attempt", "tell_created",
 )  # fmt: skip
 # What they are asked with; the values do not matter, their types do.
 VALUES: dict[str, Value] = {
     "id": "task-none", "task_id": "task-none", "blocker_id": "task-none", "worker_id": "nobody", "epic_id": "epic-none",
     "key": "none", "host": "here", "pid": 1, "fence": 1, "attempt": 1, "now": 1, "most": 8, "lease_until": 1,
-    "lease_now": 1, "alive_at": None, "outcome": None, "error": None, "result": None, "events": "[]",
+    "lease_now": 1, "alive_at": None, "outcome": None, "error": None, "result": None,
     "ends": '[["task-none", 1, "nobody", null, 1]]', "ids": '["task-none"]', "ready": "[]", "workers": '["nobody"]',
 }  # fmt: skip
 MADE = ("json_each", "queued", "e", "f", "r", "w")  # rows that the statement has made itself
-FEW = (
-    "lower_dependents",
-    "lower_all_dependents",
-    "list_blockers_of_task",
-)  # what is sorted are a few tasks' neighbours
+# What is sorted are a few tasks, or their neighbours.
+FEW = ("lower_dependents", "lower_all_dependents", "list_blockers_of_task", "tell_created")
 MANY = 400
 
 

@@ -23,14 +23,15 @@ UNION ALL SELECT blocker_id, 'dependent', task_id FROM blockers
  WHERE blocker_id IN (SELECT /*pg: json_array_elements_text(CAST(:ids AS json)) */ value FROM json_each(:ids) /*:pg*/)
  ORDER BY 3;
 
--- name: add_events
--- :events is a JSON list of [type, task_id, attempt, worker, data, epic_id]; one statement for all that a verb tells.
-INSERT INTO events (type, at, task_id, attempt, worker, data, epic_id)
-SELECT /*pg: value ->> 0, CAST(:now AS bigint), value ->> 1, CAST(value ->> 2 AS bigint), value ->> 3, value ->> 4,
-       value ->> 5 FROM json_array_elements(CAST(:events AS json)) */
-       json_extract(value, '$[0]'), :now, json_extract(value, '$[1]'), json_extract(value, '$[2]'),
-       json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]')
-  FROM json_each(:events) /*:pg*/;
+-- name: tell_created
+-- That the tasks of a JSON list were created.
+INSERT INTO events (type, at, task_id, epic_id, data)
+SELECT 'task.created', CAST(:now AS bigint), id, epic_id,
+       /*pg: CAST(json_build_object('title', title, 'by', created_by) AS text) */
+       json_object('title', title, 'by', created_by) /*:pg*/
+  FROM tasks
+ WHERE id IN (SELECT /*pg: json_array_elements_text(CAST(:ids AS json)) */ value FROM json_each(:ids) /*:pg*/)
+ ORDER BY number;
 
 -- name: add_tasks
 -- :tasks is a JSON list of a list of values each, in the order of the columns. Fewer are added when an id or key is taken.
