@@ -45,9 +45,15 @@ class _End(NamedTuple):
     then: Worker | None
     idle: int
 
+    @property
+    def key(self) -> str:
+        """A claim's name: two of one task may end in one group, of whom one is behind its fence."""
+        return f"{self.claim.task_id} {self.claim.fence}"
+
     def told(self) -> list[Value]:
-        """As the statements want it, see finish_tasks; and whether its worker goes on."""
-        return [self.claim.task_id, self.claim.fence, self.claim.worker_id, self.result, int(self.then is not None)]
+        """As the statements want it, see finish_tasks; and the worker that goes on."""
+        claim = self.claim
+        return [claim.task_id, claim.fence, claim.worker_id, self.result, self.then.id if self.then else None]
 
 
 class Prospect(NamedTuple):
@@ -73,7 +79,7 @@ class Plain:
 
         async def verb(tx: Transaction) -> Taken | None:
             now = self._clock.now()
-            rows = await self._start(tx, [worker], now)
+            rows = await self._start(tx, [worker.id], now)
             if rows:
                 await tx.run("tell_ends_and_claims", ends="[]", ready="[]", ids=_ids(rows), now=now)
             return (await self._taken(tx, rows, now)).get(worker.id)
@@ -132,7 +138,7 @@ class Plain:
         now = self._clock.now()
         row = await tx.one(
             "finish_and_take",
-            ends=_as_json([end.told() for end in ends]),
+            ends=_as_json(list({end.key: end.told() for end in ends}.values())),
             now=now,
             lease_ms=self.lease_ms,
             lease_now=tx.lease_now or None,
@@ -146,11 +152,12 @@ class Plain:
         return _shares(ends, set(done["ended"] or ()), done["spare"], taken)
 
     async def _finish(self, tx: Transaction, ends: Sequence[_End]) -> list[Finished | Exception]:
-        now, said = self._clock.now(), [end.told() for end in ends]
+        now, said = self._clock.now(), {end.key: end.told() for end in ends}
         await tx.one("share_graph")
-        ended = {str(row["id"]) for row in await tx.all("finish_tasks", ends=_as_json(said), now=now)}
-        held = _as_json([end for end in said if end[0] in ended])
-        workers = [end.then for end in ends if end.then and end.claim.task_id in ended]
+        rows = await tx.all("finish_tasks", ends=_as_json(list(said.values())), now=now)
+        ended = {str(row["key"]) for row in rows}
+        held = _as_json([said[key] for key in said if key in ended])
+        workers = list(dict.fromkeys(end.then.id for end in ends if end.then and end.key in ended))
         await tx.run("end_attempts", ends=held, now=now)
         await tx.all("lock_dependents", ends=held)
         freed = [row["id"] for row in await tx.all("lower_all_dependents", ends=held) if _is_ready(row)]
@@ -161,10 +168,10 @@ class Plain:
             tx.ring()
         return _shares(ends, ended, spare, await self._taken(tx, rows, now))
 
-    async def _start(self, tx: Transaction, workers: Sequence[Worker], now: int) -> list[Row]:
+    async def _start(self, tx: Transaction, workers: Sequence[str], now: int) -> list[Row]:
         """The best tasks for these workers, at most one each, claimed."""
-        names, until = _as_json([worker.id for worker in workers]), tx.lease_now + self.lease_ms
-        rows = await tx.all("start_tasks", workers=names, lease_until=until, now=now)
+        until = tx.lease_now + self.lease_ms
+        rows = await tx.all("start_tasks", workers=_as_json(workers), lease_until=until, now=now)
         if rows:
             await tx.run("add_attempts", ids=_ids(rows), now=now)
         return rows
@@ -250,14 +257,13 @@ class Plain:
         return [str(r["task_id"]) for r in await self._database.read(verb)]
 
 
-def _shares(
-    ends: Sequence[_End], ended: Collection[str], spare: int, taken: Mapping[str, Taken]
-) -> list[Finished | Exception]:
-    """What each is told; what is spare for one of them only, so that it is not given out twice."""
+def _shares(ends: Sequence[_End], ended: set[str], spare: int, taken: dict[str, Taken]) -> list[Finished | Exception]:
+    """What each is told; nothing twice, be it an end, a task that was taken, or what is spare."""
     shares: list[Finished | Exception] = []
     for end in ends:
-        if end.claim.task_id in ended:
-            shares.append(Finished(spare, taken.get(end.then.id) if end.then else None))
+        if end.key in ended:
+            ended.remove(end.key)
+            shares.append(Finished(spare, taken.pop(end.then.id, None) if end.then else None))
             spare = 0
         else:
             claim = end.claim

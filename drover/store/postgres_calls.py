@@ -39,10 +39,10 @@ BEGIN
     END IF;
     PERFORM {place};
     {share_graph};
-    WITH ended AS ({finish_tasks}) SELECT array_agg(id) INTO v_ended FROM ended;
+    WITH ended AS ({finish_tasks}) SELECT array_agg(key) INTO v_ended FROM ended;
     SELECT coalesce(json_agg(value), '[]'),
-           coalesce(json_agg(value ->> 2) FILTER (WHERE value ->> 4 = '1'), '[]') INTO v_ends, v_workers
-      FROM json_array_elements(CAST(p_ends AS json)) WHERE value ->> 0 = ANY (v_ended);
+           coalesce(json_agg(DISTINCT value ->> 4) FILTER (WHERE value ->> 4 IS NOT NULL), '[]') INTO v_ends, v_workers
+      FROM json_array_elements(CAST(p_ends AS json)) WHERE (value ->> 0) || ' ' || (value ->> 1) = ANY (v_ended);
     {end_attempts};
     PERFORM count(*) FROM ({lock_dependents}) AS locked;
     WITH lowered AS ({lower_all_dependents})

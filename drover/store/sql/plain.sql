@@ -27,7 +27,7 @@ SELECT t.id, t.fence, t.attempt, w.id, w.host, w.pid, :now, :now
 
 -- name: finish_tasks
 -- The ends of claims whose results are documents: nothing has to land, so this is the landing. :ends is a JSON list of
--- [task, fence, worker, result]; of claims that are held no longer nothing is changed.
+-- [task, fence, worker, result]; of claims that are held no longer nothing is changed. The key names the claim.
 UPDATE tasks
    SET state = 'completed', result = e.result, landed_at = :now, completed_at = :now, claimed_by = NULL,
        lease_until = NULL, executing = 0, troubles = 0, error_class = NULL, error_message = NULL, error_advice = NULL,
@@ -38,7 +38,7 @@ UPDATE tasks
                json_extract(value, '$[2]') AS worker_id, json_extract(value, '$[3]') AS result
           FROM json_each(:ends) /*:pg*/) AS e
  WHERE tasks.id = e.id AND tasks.fence = e.fence AND tasks.claimed_by = e.worker_id AND tasks.state = 'running'
-RETURNING tasks.id;
+RETURNING tasks.id || ' ' || tasks.fence AS key;
 
 -- name: end_attempts
 -- The executions of the claims of finish_tasks.

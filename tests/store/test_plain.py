@@ -1,0 +1,99 @@
+"""Claims of a life without git that end at the same time: each comes to what is its own, and nothing happens twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import anyio
+import pytest
+
+from drover.domain.errors import LeaseLost
+from drover.domain.models import Worker
+from drover.store import Store
+from drover.store.plain import Finished, Taken
+from tests.store.conftest import Place
+from tests.store.scenes import add, hire_many
+
+pytestmark = pytest.mark.anyio
+
+
+async def claim(store: Store, worker: Worker) -> Taken:
+    taken = await store.plain.claim(worker)
+    assert taken is not None
+    return taken
+
+
+async def finish_at_once(store: Store, ends: list[tuple[Taken, Worker | None]]) -> list[Finished | LeaseLost]:
+    """All of them ask before the first transaction has begun."""
+    came_to: list[Finished | LeaseLost | None] = [None] * len(ends)
+
+    async def one(n: int, taken: Taken, then: Worker | None) -> None:
+        try:
+            came_to[n] = await store.plain.finish(taken.claim, f'"{n}"', then=then)
+        except LeaseLost as lost:
+            came_to[n] = lost
+
+    async with anyio.create_task_group() as group:
+        for n, (taken, then) in enumerate(ends):
+            group.start_soon(one, n, taken, then)
+    return [each for each in came_to if each is not None]
+
+
+async def test_those_that_end_together_free_their_dependents_and_take_what_is_next(place: Place) -> None:
+    async with place.open() as store:
+        first, second, third = [await add(store, name) for name in ("first", "second", "third")]
+        both = await add(store, "both", blocked_by=[first, second], priority=9)
+        late = await add(store, "late", blocked_by=[third])
+        workers = await hire_many(store, 3)
+        taken = [await claim(store, worker) for worker in workers]
+        came_to = await finish_at_once(store, [(t, w) for t, w in zip(taken[:2], workers[:2], strict=True)])
+        follows = [end.next for end in came_to if isinstance(end, Finished) and end.next is not None]
+        assert [f.claim.task_id for f in follows] == [both.id], "there is one task for the two of them"
+        assert follows[0].results == {first.id: "0", second.id: "1"}
+        (last,) = await finish_at_once(store, [(taken[2], None)])
+        assert isinstance(last, Finished) and last.next is None and last.spare == 1
+        assert (await claim(store, workers[1])).claim.task_id == late.id
+        told = Counter((e.type, e.task_id) for e in await store.events.page(limit=500))
+        assert {count for (kind, _), count in told.items() if kind.startswith("task.")} == {1}
+        assert {id for kind, id in told if kind == "task.ready"} == {both.id, late.id}
+        ready = {e.task_id: e.data["after"] for e in await store.events.page(limit=500) if e.type == "task.ready"}
+        assert ready[both.id] in (first.id, second.id) and ready[late.id] == third.id
+
+
+async def test_a_zombie_among_those_that_end_together_gets_nothing(place: Place) -> None:
+    """Its heir may end in the very same transaction."""
+    async with place.open() as store:
+        contested, other = await add(store, "contested", priority=9), await add(store, "other", priority=8)
+        for _ in range(4):
+            await add(store, "more")
+        behind = await add(store, "behind", blocked_by=[contested])
+        old, new, third = await hire_many(store, 3)
+        zombie = await claim(store, old)
+        (held,) = await store.claims.running()
+        assert await store.claims.rescue(held, dead=True)
+        heir, beside = await claim(store, new), await claim(store, third)
+        assert (heir.claim.task_id, beside.claim.task_id) == (contested.id, other.id)
+        lost, won, well = await finish_at_once(store, [(zombie, old), (heir, new), (beside, third)])
+        assert isinstance(lost, LeaseLost)
+        assert isinstance(won, Finished) and isinstance(well, Finished)
+        assert won.next is not None and well.next is not None and won.next.claim.task_id != well.next.claim.task_id
+        assert (await store.tasks.get(contested.id)).result == "1"
+        assert (await store.tasks.get(behind.id)).status.value == "ready"
+        running = {held.worker.id for held in await store.claims.running()}
+        assert running == {new.id, third.id}, "the zombie took nothing"
+        told = Counter((e.type, e.task_id) for e in await store.events.page(limit=500))
+        assert told["task.completed", contested.id] == 1
+        assert [a.outcome for a in await store.claims.attempts(contested.id)] == ["interrupted", "done"]
+
+
+async def test_who_says_twice_that_it_has_finished_is_believed_once(place: Place) -> None:
+    async with place.open() as store:
+        for title in ("first", "second", "third"):
+            await add(store, title)
+        (worker,) = await hire_many(store, 1)
+        taken = await claim(store, worker)
+        came_to = await finish_at_once(store, [(taken, worker), (taken, worker)])
+        assert sorted(type(each).__name__ for each in came_to) == ["Finished", "LeaseLost"]
+        assert len(await store.claims.running()) == 1
+        told = Counter((e.type, e.task_id) for e in await store.events.page(limit=500))
+        assert told["task.completed", taken.claim.task_id] == 1
