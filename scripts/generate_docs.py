@@ -307,6 +307,8 @@ def _kind(model: type[BaseModel], name: str) -> str:
             return ", ".join(f"`{choice}`" for choice in get_args(annotation))
     if model is HooksTable and not name.endswith("_ms"):
         return "a command, a table of them side by side, or a list in order"
+    if field.annotation is bool:
+        return "`true`, `false`"
     if get_origin(field.annotation) is tuple:
         return "a list of texts"
     if name == "set":
@@ -331,7 +333,7 @@ def _default(model: type[BaseModel], name: str) -> str:
         return f"`{format_size(value)}`"
     if value in (None, "", (), {}):
         return "unset"
-    return f"`{value}`"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 _INTRODUCTION = """\
