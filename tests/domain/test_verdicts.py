@@ -20,7 +20,7 @@ from drover.domain.errors import (
     StoreError,
     StoreUnavailable,
 )
-from drover.domain.policy import BACKOFF_LIMIT_MS
+from drover.domain.policy import BACKOFF_FIRST_MS, BACKOFF_LIMIT_MS
 from drover.domain.verdicts import (
     CLASSES,
     HOPELESS,
@@ -50,6 +50,15 @@ def test_a_failure_with_attempts_left_is_tried_again_later(failures: int) -> Non
     assert isinstance(verdict, Retry)
     assert (verdict.error_class, verdict.message, verdict.advice) == (Outcome.VERIFY, "3 tests failed", "read them")
     assert verdict.charge == "attempt" and NOW < verdict.until <= NOW + BACKOFF_LIMIT_MS
+
+
+@pytest.mark.parametrize("before", [0, 1, 2])
+@pytest.mark.parametrize("error", [GitError("away"), AttemptFailed("failed", "no")])
+def test_the_first_wait_is_the_shortest_and_each_further_one_twice_as_long(error: Exception, before: int) -> None:
+    verdict = judged(error, failures=before, troubles=before, max_attempts=9)
+    assert isinstance(verdict, Retry | Parked) and verdict.until is not None
+    longest = BACKOFF_FIRST_MS * 2**before
+    assert longest / 2 <= verdict.until - NOW <= longest
 
 
 def test_exactly_the_allowed_number_of_failures_is_made() -> None:

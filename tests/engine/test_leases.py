@@ -12,7 +12,7 @@ import pytest
 
 from drover.app.drover import Drover
 from drover.domain import verdicts
-from drover.domain.errors import DiskFull, OutcomeUnknown, StoreUnavailable
+from drover.domain.errors import DiskFull, LeaseLost, OutcomeUnknown, SchemaError, StoreUnavailable
 from drover.domain.models import RunReport
 from drover.domain.states import State, Status
 from drover.engine import reaper, result, workers
@@ -174,6 +174,67 @@ async def test_a_hiccup_of_the_store_costs_no_claim(held: Site, monkeypatch: pyt
 
 async def _at_least(calls: list[int], number: int) -> bool:
     return len(calls) >= number
+
+
+@pytest.mark.parametrize("trouble", [SchemaError("migrated by a newer drover"), LeaseLost("taken")])
+async def test_a_heartbeat_that_fails_for_good_ends_the_life_and_nothing_else(
+    held: Site, monkeypatch: pytest.MonkeyPatch, trouble: Exception
+) -> None:
+    clock = FakeClock()
+    async with held.open(clock, claim_timeout="500ms") as drover:
+        task = await drover.add("Long")
+        marker, claims = drover.places.marker(task.id), drover.store.claims
+        async with running(drover) as reports:
+            await held.eventually(held.top / "begun")
+            with monkeypatch.context() as patch:
+                patch.setattr(claims, "renew", failing(claims.renew, trouble))
+                await until(lambda: _gone(marker))
+            (held.top / "go").touch()
+            clock.advance(1)
+        after = await drover.task(task.id)
+    assert reports[0].completed == (task.id,)
+    assert (after.fence, after.failures) == (2, 0)
+
+
+async def test_a_claim_whose_steps_cannot_be_read_is_let_go_with_its_lease(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No heartbeat watches it yet: who waits for a server that is away waits no longer than the claim lasts."""
+    async with site.open(claim_timeout="1s") as drover:
+        task = await drover.add("First")
+        recall, asked = drover.store.claims.recall, []
+
+        async def silent(claim: Any) -> Any:
+            asked.append(claim.fence)
+            if len(asked) == 1:
+                await anyio.sleep_forever()
+            return await recall(claim)
+
+        monkeypatch.setattr(drover.store.claims, "recall", silent)
+        async with running(drover) as reports:
+            pass
+    assert reports[0].completed == (task.id,)
+    assert asked[:2] == [1, 2]
+
+
+async def test_who_met_a_conflict_resolves_it_before_anything_else_is_begun(site: Site) -> None:
+    """While the place is reserved for it."""
+    site.says(
+        f"grep -q '<<<' README.md && echo both > README.md; echo x > $DROVER_TASK_ID.txt;"
+        f" test -e {site.top}/first && exit 0; echo > {site.top}/first;"
+        f" echo theirs > README.md; until test -e {site.top}/go; do sleep 0.02; done"
+    )
+    async with site.open() as drover:
+        task = await drover.add("First")
+        async with running(drover) as reports:
+            await site.eventually(site.top / "first")
+            site.write("README.md", "mine\n")
+            site.commit("in the way")
+            urgent = await drover.add("Urgent", priority=9)
+            (site.top / "go").touch()
+        claims = [e.task_id async for e in drover.events(types=["task.claimed"])]
+    assert claims == [task.id, task.id, urgent.id]
+    assert set(reports[0].completed) == {task.id, urgent.id}
 
 
 @pytest.mark.parametrize("order", ["pause", "cancel"])

@@ -7,6 +7,7 @@ import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from drover.app.drover import Drover
 from drover.domain import verdicts
 from drover.domain.errors import Unreachable, UsageError
 from drover.domain.models import ProcessIdentity, Run, Worker
-from drover.engine import carrying, reaper, remote_lane, upstream
+from drover.engine import carrying, reaper, remote_lane, train, upstream, workers
 from drover.process import boot_id
 from tests import postgres_server
 from tests.conftest import GIT_ENVIRONMENT
@@ -228,6 +229,56 @@ async def test_what_could_not_be_saved_is_begun_anew_elsewhere_and_kept_where_it
     assert (second.host, second.origin) == ("b", "begun anew: nothing of what a did was saved")
     assert (third.host, third.origin) == ("a", "continued from the snapshot that b took at its end")
     assert shared.a.git("show", f"refs/drover/snapshots/{task.id}/1:one.txt") == "1", "what gave way is on a ref"
+    assert shared.landed() == {task.id: 1}
+
+
+async def test_what_was_done_here_of_a_task_that_another_host_has_taken_is_kept_here(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared.a.says(f"echo half > half.txt; echo > {shared.a.top}/begun; sleep 60")
+    end_marked = workers.end_marked
+    async with shared.open(shared.a) as a, shared.open(shared.b) as b:
+        task = await a.add("Taken")
+
+        async def slow_to_end(marker: str, grace_s: float) -> int:
+            with anyio.fail_after(60):
+                while (await b.task(task.id)).fence < 2:
+                    await anyio.sleep(0.02)
+            return await end_marked(marker, grace_s)
+
+        monkeypatch.setattr(workers, "end_marked", slow_to_end)
+        async with anyio.create_task_group() as group:
+            group.start_soon(partial(a.run, workers=1))
+            await shared.a.eventually(shared.a.top / "begun")
+            await a.reset([task.id])
+            group.start_soon(partial(b.run, workers=1))
+        after = await a.task(task.id)
+    assert (str(after.status), after.fence) == ("completed", 2)
+    assert shared.a.git("show", f"refs/drover/snapshots/{task.id}/1:half.txt") == "half"
+    assert shared.landed() == {task.id: 1}
+
+
+async def test_who_was_overtaken_often_enough_is_tested_while_nobody_else_lands(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "OVERTAKEN_ENOUGH", 0)
+    turns: list[bool] = []
+    async with shared.open(shared.a) as a, shared.open(shared.b) as b:
+        task = await a.add(
+            "Slow", test_command=f"echo > {shared.a.top}/begun; until test -e {shared.a.top}/go; do :; done"
+        )
+
+        async def others() -> None:
+            await shared.a.eventually(shared.a.top / "begun")
+            turns.append(await b.store.landings.take_lane("main", "somebody else", for_ms=1000))
+            (shared.a.top / "go").touch()
+
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as group:
+                group.start_soon(others)
+                await a.run(workers=1)
+        assert str((await a.task(task.id)).status) == "completed"
+    assert turns == [False]
     assert shared.landed() == {task.id: 1}
 
 
