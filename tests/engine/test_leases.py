@@ -183,12 +183,26 @@ async def test_a_heartbeat_that_fails_for_good_ends_the_life_and_nothing_else(
     clock = FakeClock()
     async with held.open(clock, claim_timeout="500ms") as drover:
         task = await drover.add("Long")
-        marker, claims = drover.places.marker(task.id), drover.store.claims
+        marker, claims, ports, left = (
+            drover.places.marker(task.id),
+            drover.store.claims,
+            drover.store.ports,
+            anyio.Event(),
+        )
+        free = ports.free
+
+        async def leave(claim: Any) -> None:
+            await free(claim)
+            left.set()
+
         async with running(drover) as reports:
             await held.eventually(held.top / "begun")
             with monkeypatch.context() as patch:
                 patch.setattr(claims, "renew", failing(claims.renew, trouble))
-                await until(lambda: _gone(marker))
+                patch.setattr(ports, "free", leave)
+                await left.wait()
+            assert not find_marked(marker)
+            assert (await drover.task(task.id)).state is State.RUNNING, "nothing was written for it"
             (held.top / "go").touch()
             clock.advance(1)
         after = await drover.task(task.id)
