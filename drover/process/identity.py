@@ -106,9 +106,21 @@ def _started_proc(pid: int) -> int | None:
 def _stat(pid: int) -> list[bytes]:
     """/proc/PID/stat from its third field on: the name before it may hold blanks and brackets."""
     try:
-        return (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
+        return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return []
+
+
+def _read(path: str) -> bytes:
+    """A whole file of /proc, with little ado: every process there is may be asked about."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        parts = []
+        while part := os.read(file, 65536):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(file)
 
 
 def _started_psutil(pid: int) -> int | None:
@@ -129,13 +141,12 @@ def _has_marker_proc(marker: str) -> Callable[[int], bool | None]:
     pattern = re.compile(rb"(?:^|\0)" + _pattern(marker).encode())
 
     def ask(pid: int) -> bool | None:
-        place = _PROC / str(pid)
         try:
-            environment = (place / "environ").read_bytes()
+            environment = _read(f"/proc/{pid}/environ")
             if environment:
                 return pattern.search(environment) is not None
             # Zombies and the kernel's own threads have no memory, and never an environment.
-            return None if (place / "statm").read_bytes().split(b" ", 1)[0] != b"0" else False
+            return None if _read(f"/proc/{pid}/statm").split(b" ", 1)[0] != b"0" else False
         except OSError:  # it has ended, or is another user's
             return False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import marshal
 import os
 import sys
 import time
@@ -231,7 +232,8 @@ class _Conversation:
                 self.over.set()
 
     async def _converse(self, process: Process) -> None:
-        await _send(process, json.dumps(self._order()))
+        order = marshal.dumps(self._order(), 2)
+        await _write(process, b"%d\n%b" % (len(order), order))
         async for report in _reports(process):
             if "ready" in report:
                 identity = identify(process.pid)
@@ -315,9 +317,13 @@ class _Conversation:
 
 
 async def _send(process: Process, line: str) -> None:
+    await _write(process, line.encode() + b"\n")
+
+
+async def _write(process: Process, data: bytes) -> None:
     if process.stdin is not None:
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, ConnectionError):  # it has gone: EOF tells
-            await process.stdin.send(line.encode() + b"\n")
+            await process.stdin.send(data)
 
 
 async def _reports(process: Process) -> AsyncIterator[dict[str, object]]:

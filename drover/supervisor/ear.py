@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+
+from drover.supervisor.slim import suppress
 
 
 class Ear:

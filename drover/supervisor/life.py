@@ -1,6 +1,6 @@
 """One agent, from its start to the proof that nothing of it is left.
 
-The first line of input is a JSON object (made by ``drover.process.supervise``); then come the words
+The input begins with a dictionary (made by ``drover.process.supervise``, see :func:`read_launch`); then come the words
 ``go``, ``stop``, ``stall`` and ``kill``, and for an agent whose input stays open ``say`` with a line for it, and
 ``hush`` when no more will come. The end of input means that drover has died. What is printed
 are JSON lines that may be lost when nobody reads them; what must not be lost is in the exit record.
@@ -8,19 +8,17 @@ are JSON lines that may be lost when nobody reads them; what must not be lost is
 
 from __future__ import annotations
 
-import json
+import marshal
 import os
 import resource
 import select
-import signal
 import sys
 import time
-from contextlib import suppress
-from typing import Literal, TypedDict
 
 from drover.supervisor.ear import Ear
 from drover.supervisor.memory import LOOK_S, Limit
 from drover.supervisor.relay import Relay
+from drover.supervisor.slim import adopt_orphans, signal, suppress, to_json
 from drover.supervisor.table import ProcTable, PsutilTable, below, oom_kills, signal_exactly
 
 REPORT_S = 0.05  # at most so often
@@ -30,39 +28,43 @@ PROVE_S = 5.0  # for the kernel to let go of what was killed
 LOOK_AGAIN_S = 0.05
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal, TypedDict
 
-class Launch(TypedDict):
-    """What drover asks for."""
+    class Launch(TypedDict):
+        """What drover asks for."""
 
-    argv: list[str]
-    cwd: str
-    env: dict[str, str]
-    stdin_path: str
-    stdin_open: bool
-    output_path: str
-    error_path: str | None
-    record_path: str
-    output_limit_bytes: int
-    marker: str
-    stop_signal: Literal["TERM", "INT"]
-    grace_s: float
-    timeout_s: float | None
-    memory_limit_bytes: int | None
-    contained: list[str]  # words before the command, or none
-    pulse_s: float
-    site: str | None
+        argv: list[str]
+        cwd: str
+        env: dict[str, str]
+        stdin_path: str
+        stdin_open: bool
+        output_path: str
+        error_path: str | None
+        record_path: str
+        output_limit_bytes: int
+        marker: str
+        stop_signal: Literal["TERM", "INT"]
+        grace_s: float
+        timeout_s: float | None
+        memory_limit_bytes: int | None
+        contained: list[str]  # words before the command, or none
+        pulse_s: float
+        site: str | None
 
 
 class Supervisor:
     """The agent's parent: the only process that may wait for it."""
 
-    def __init__(self, launch: Launch) -> None:
+    def __init__(self, launch: Launch, unread: bytes = b"") -> None:
         self.launch = launch
         self.table = PsutilTable(launch["site"]) if launch["site"] else ProcTable()
         self.grace = launch["grace_s"]
         self.relays: list[Relay] = []
         self.ear: Ear | None = None
-        self.unread = b""
+        self.unread = unread
+        self.born = self.table.one(os.getpid()) if sys.platform == "linux" else None
         self.listening = True
         self.signalled = False
         self.agent = 0
@@ -247,11 +249,13 @@ class Supervisor:
 
     def read_orders(self) -> list[str]:
         """The words that have come, waiting for one if need be; ``died`` at the end of input."""
-        data = os.read(0, 4096)
-        if not data:
-            self.listening = False
-            return ["died"]
-        *lines, self.unread = (self.unread + data).split(b"\n")
+        if b"\n" not in self.unread:
+            data = os.read(0, 4096)
+            if not data:
+                self.listening = False
+                return ["died"]
+            self.unread += data
+        *lines, self.unread = self.unread.split(b"\n")
         return [line.decode() for line in lines]
 
     def obey(self, word: str) -> None:
@@ -302,10 +306,15 @@ class Supervisor:
     # ---------------------------------------------------------------- what is left
 
     def survivors(self) -> dict[int, int]:
-        """pid → start of everything below this process, and of everything that carries the marker."""
+        """pid → start of everything below this process, and of everything that carries the marker.
+
+        Nobody older than this process was ever given the marker; on Linux a start is a reading of no clock
+        that somebody could set, so those are not asked.
+        """
         me, table = os.getpid(), self.table.all()
-        mine = below(me, table)
-        mine |= {pid for pid in table if pid not in mine and self.table.marked(pid, self.launch["marker"])}
+        mine, since = below(me, table), self.born[1] if self.born else 0
+        younger = (pid for pid, process in table.items() if process[1] >= since and pid not in mine)
+        mine |= {pid for pid in younger if self.table.marked(pid, self.launch["marker"])}
         return {pid: table[pid][1] for pid in mine - {me}}
 
     def sweep(self) -> list[int]:
@@ -363,14 +372,14 @@ class Supervisor:
             "survivors": survivors,
         }
         with suppress(OSError):  # a full disk: drover, if it lives, has it from the next line
-            write_durably(self.launch["record_path"], json.dumps(record).encode() + b"\n")
+            write_durably(self.launch["record_path"], to_json(record).encode() + b"\n")
         os.set_blocking(1, True)
         self.say({"record": record})
 
     def say(self, report: dict[str, object]) -> None:
         """Tell drover, if it listens: one that is stopped, or dead, never holds the agent up."""
         with suppress(BlockingIOError, BrokenPipeError):
-            os.write(1, json.dumps(report).encode() + b"\n")
+            os.write(1, to_json(report).encode() + b"\n")
 
 
 def find_program(name: str, env: dict[str, str], cwd: str) -> str:
@@ -396,22 +405,28 @@ def write_durably(path: str, data: bytes) -> None:
     os.close(directory)
 
 
-def adopt_orphans() -> None:
-    """Become the parent of every descendant that loses its own (Linux; there is nothing like it elsewhere)."""
-    if sys.platform == "linux":
-        import ctypes  # noqa: PLC0415 - not on other systems
+def read_launch() -> tuple[Launch, bytes] | None:
+    """What is to be started, and what came after it; None when drover has thought better of it.
 
-        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+    It is a line that says how many bytes, and those, in ``marshal``'s second format: both ends are the same
+    Python, and ``json`` costs as much as starting it does.
+    """
+    data = b""
+    while True:
+        more = os.read(0, 65536)
+        data += more
+        size, _, rest = data.partition(b"\n")
+        if not more or not size.isdigit():
+            return None
+        if len(rest) >= int(size):
+            return marshal.loads(rest), rest[int(size) :]  # noqa: S302 - from drover, by a pipe of its own
 
 
 def main() -> None:
     """Read what to start, and start it when told to."""
-    line = b""
-    while not line.endswith(b"\n"):
-        data = os.read(0, 65536)
-        if not data:
-            return
-        line += data
+    found = read_launch()
+    if found is None:
+        return
     adopt_orphans()
     os.set_blocking(1, False)
-    Supervisor(json.loads(line)).live()
+    Supervisor(*found).live()

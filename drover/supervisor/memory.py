@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
 
+from drover.supervisor.slim import suppress
 from drover.supervisor.table import ProcTable, read
 
 LOOK_S = 0.2

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import suppress
+
+from drover.supervisor.slim import suppress
 
 CHUNK = 128 * 1024
 PIPE = 1024 * 1024
