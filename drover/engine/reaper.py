@@ -60,7 +60,9 @@ async def patrol(tools: Tools) -> None:
 async def rescue_from_dead(tools: Tools, host: str) -> list[str]:
     """Claims of this host's dead workers are queued again, their attempts given back."""
     workers = await tools.store.workers.list_workers()
-    dead = [w for w in workers if _is_dead(w, host, one_machine=tools.local_lease_clock)]
+    processes = {(w.host, w.process): w for w in workers}.items()  # many workers are one process
+    gone = {who for who, w in processes if _is_dead(w, host, one_machine=tools.local_lease_clock)}
+    dead = [w for w in workers if (w.host, w.process) in gone]
     if not dead:
         return []
     ids = {w.id for w in dead}

@@ -10,10 +10,11 @@ STEPS = 512  # of a walk back; whoever is further away is asked of git
 
 
 class Made(NamedTuple):
-    """A commit's tree and parents."""
+    """A commit's tree and parents, and the last paragraph of its message: trailers are nowhere else."""
 
     tree: str
     parents: tuple[str, ...]
+    trailers: str = ""
 
 
 class Layout(NamedTuple):
@@ -21,6 +22,7 @@ class Layout(NamedTuple):
 
     gitlinks: tuple[bytes, ...]  # where it has submodules
     attributes: bool  # whether it has a .gitattributes anywhere
+    directories: frozenset[bytes]  # without the topmost
 
 
 class Ancestry:
@@ -33,10 +35,21 @@ class Ancestry:
     def made(self, commit: str) -> Made | None:
         return self._made.get(commit)
 
-    def note_made(self, commit: str, tree: str, parents: tuple[str, ...]) -> None:
+    def note_made(self, commit: str, tree: str, parents: tuple[str, ...], message: str) -> None:
         if len(self._made) >= KEPT:
             self._made.clear()
-        self._made[commit] = Made(tree, parents)
+        self._made[commit] = Made(tree, parents, message.rstrip().rpartition("\n\n")[2])
+
+    def nothing_says(self, words: str, tip: str, since: str) -> bool:
+        """Whether all from ``since`` to ``tip`` was made here, in one line, and no trailer of it says that."""
+        for _ in range(STEPS):
+            if tip == since:
+                return True
+            made = self._made.get(tip)
+            if made is None or len(made.parents) != 1 or words in made.trailers:
+                return False
+            tip = made.parents[0]
+        return False
 
     def note_contains(self, commit: str, ancestor: str) -> None:
         if len(self._contained) >= KEPT:

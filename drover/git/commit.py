@@ -200,7 +200,7 @@ async def make_commit(
     options = [word for parent in parents for word in ("-p", parent)]
     text = message.encode("utf-8", "replace")
     oid = await place.line("commit-tree", tree, *options, "-F", "-", stdin=text)
-    repo.ancestry.note_made(oid, tree, parents)
+    repo.ancestry.note_made(oid, tree, parents, message)
     return oid
 
 

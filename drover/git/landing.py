@@ -114,7 +114,7 @@ async def find_landed(
     asked, for the operator may have merged the lane into a commit of theirs; of several commits one
     on the first-parent chain is preferred.
     """
-    if tip == since:
+    if tip == since or (since and repo.ancestry.nothing_says(f"{TASK_TRAILER}: {task_id}", tip, since)):
         return None
     revs = (tip, *([f"^{since}"] if since else []))
     found = await _search(repo, revs, task_id, first_attempt)

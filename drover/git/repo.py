@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from drover.git.changes import GITLINK, Change, changes_between
 from drover.git.command import SETTINGS, Place, operator_environment, our_environment, shown, split0
 from drover.git.durable import Anchors, on_disk, sync_objects, sync_path, sync_refs
 from drover.git.refs import NotPlain, RefFiles, read_head_file
+from drover.git.trees import NotLoose, Trees
 
 _DIFFS_KEPT, _DIFF_KEPT = 64, 1000  # how many, and the most paths of one
 _LAYOUTS_KEPT = 64
@@ -71,6 +72,7 @@ class Repo:
         self._layouts: dict[str, Layout] = {}  # by commit
         self._changes: dict[tuple[str, str], list[Change]] = {}
         self._refs = RefFiles(git_dir)
+        self._trees = Trees(self.objects_dir, object_format)
         self._synced: set[str] = set()  # trees of which every object is known to be on the disk
         self._anchors = Anchors()
         self._durable: dict[str, str] = {}  # where refs were when last forced to the disk
@@ -260,7 +262,10 @@ class Repo:
         trees = [made.tree if (made := self.ancestry.made(oid)) else oid for oid in (old, new)]
         found = self._changes.get((trees[0], trees[1]))
         if found is None:
-            found = await changes_between(await self.objects_place(), old, new)
+            try:
+                found = await on_disk(self._trees.changes, self._tree_known(old), self._tree_known(new))
+            except NotLoose:
+                found = await changes_between(await self.objects_place(), old, new)
             if len(self._changes) >= _DIFFS_KEPT:
                 self._changes.clear()
             if len(found) <= _DIFF_KEPT:
@@ -278,15 +283,18 @@ class Repo:
             done = await (await self.objects_place()).git("ls-tree", "-r", "-z", "--full-tree", commit)
             entries = [entry.split(b"\t", 1) for entry in split0(done.stdout)]
             gitlinks = tuple(path for head, path in entries if head.startswith(GITLINK.encode()))
-            self._keep_layout(commit, Layout(gitlinks, any(_is_attributes(path) for _, path in entries)))
+            directories = _directories(path for _, path in entries)
+            self._keep_layout(commit, Layout(gitlinks, any(_is_attributes(path) for _, path in entries), directories))
         return self._layouts[commit]
 
     def pass_on_layout(self, old: str, new: str, changes: Sequence[Change]) -> None:
         """Commit ``new`` is ``old`` with these changes."""
         layout = self._layouts.get(old)
         plain = not any(GITLINK in (c.old_mode, c.new_mode) or _is_attributes(c.path) for c in changes)
-        if layout is not None and plain:
-            self._keep_layout(new, layout)
+        if layout is None or not plain or any(c.is_gone for c in changes):  # with its last file a directory goes
+            return
+        new_ones = _directories(c.path for c in changes if c.is_new) - layout.directories
+        self._keep_layout(new, layout._replace(directories=layout.directories | new_ones) if new_ones else layout)
 
     def _keep_layout(self, commit: str, layout: Layout) -> None:
         if len(self._layouts) >= _LAYOUTS_KEPT:
@@ -357,16 +365,37 @@ class Repo:
         known = [*since, *(change.old for change in changes if change.old not in (None, self.zero))]
         made = [self.ancestry.made(oid) for oid in oids]
         if oids and known and not all(m and m.tree in self._synced and {*m.parents} <= {*known} for m in made):
-            revs = "".join([*(f"{oid}\n" for oid in oids), *(f"^{oid}\n" for oid in known)])
-            place = await self.objects_place()
-            text = await place.line("rev-list", "--objects", "--no-object-names", "--stdin", stdin=revs.encode())
-            oids = text.split()
+            try:
+                oids = await on_disk(self._new_with, oids, known)
+            except NotLoose:
+                revs = "".join([*(f"{oid}\n" for oid in oids), *(f"^{oid}\n" for oid in known)])
+                place = await self.objects_place()
+                text = await place.line("rev-list", "--objects", "--no-object-names", "--stdin", stdin=revs.encode())
+                oids = text.split()
         if oids:
             await on_disk(partial(sync_objects, self.objects_dir, oids, self._anchors))
         if known:  # without, only the named objects were forced
             if len(self._synced) >= KEPT:
                 self._synced.clear()
             self._synced.update(m.tree for m in made if m)
+
+    def _new_with(self, oids: Sequence[str], known: Sequence[str]) -> list[str]:
+        """The commits, and what of their trees their first parents, which are known, do not have. Raises NotLoose.
+
+        That may be more than what no known commit has, and never less.
+        """
+        found = [*oids]
+        for oid in oids:
+            made = self.ancestry.made(oid)
+            if made is None or not made.parents or not {*made.parents} <= {*known}:
+                raise NotLoose
+            found += self._trees.new_objects(self._tree_known(made.parents[0]), made.tree)
+        return found
+
+    def _tree_known(self, commit: str) -> str:
+        """The tree of a commit, or itself when it is a tree. Raises NotLoose."""
+        made = self.ancestry.made(commit)
+        return made.tree if made else self._trees.tree_of(commit)
 
     async def _explain_refusal(self, changes: Sequence[RefChange], verify: Mapping[str, str], stderr: bytes) -> None:
         expected = {**verify, **{change.ref: change.old for change in changes}}
@@ -385,6 +414,17 @@ def check_ref(name: str) -> str:
     if not name or _BAD_REF.search(name) or name == "@":
         raise GitError(f"{name!r} cannot be the name of a ref")
     return name
+
+
+def _directories(paths: Iterable[bytes]) -> frozenset[bytes]:
+    """Every directory that one of these files is in."""
+    found: set[bytes] = set()
+    for path in paths:
+        directory = path.rpartition(b"/")[0]
+        while directory and directory not in found:
+            found.add(directory)
+            directory = directory.rpartition(b"/")[0]
+    return frozenset(found)
 
 
 def _is_attributes(path: bytes) -> bool:

@@ -35,14 +35,19 @@ async def take(pool: Path, draft: Path) -> Path | None:
     return await on_disk(partial(_take, pool, draft))
 
 
-async def freshen(repo: Repo, place: Place, tree: str) -> None:
+async def freshen(repo: Repo, place: Place, base: str, tree: str) -> None:
     """Make the files in ``place`` exactly those of ``tree``, by its index, which is drover's own. Raises GitError.
 
-    For trees without submodules: git does not look into the directory of one.
+    ``base`` is the commit that ``tree`` is of or was made from. For trees without submodules: git does not look
+    into the directory of one.
     """
     top = Path(place.env["GIT_WORK_TREE"])
-    done = await place.git("ls-tree", "-r", "-d", "-z", "--name-only", "--full-tree", tree)
-    directories = [top, *(top / os.fsdecode(name) for name in split0(done.stdout))]
+    if tree == base:
+        names = sorted((await repo.layout(base)).directories)
+    else:
+        done = await place.git("ls-tree", "-r", "-d", "-z", "--name-only", "--full-tree", tree)
+        names = split0(done.stdout)
+    directories = [top, *(top / os.fsdecode(name) for name in names)]
     await on_disk(partial(_open_up, directories))
     await place.git("read-tree", "--reset", "-u", tree, timeout_s=600)
     others = await place.git("ls-files", "--others", "--directory", "-z", timeout_s=600)

@@ -81,7 +81,7 @@ async def _check_out(
             try:
                 place = await _make_git_dir(repo, draft, branch, base)
                 await on_disk(index.replace, draft / ".git" / "index")
-                await directories.freshen(repo, place, tree)
+                await directories.freshen(repo, place, base, tree)
             except (GitError, OSError) as trouble:
                 log.warning("a kept directory could not be used: %s", trouble)
             else:

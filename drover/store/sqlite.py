@@ -40,7 +40,7 @@ from drover.store.sqlite_tables import SqliteTables
 T = TypeVar("T")
 
 WATCH_EVERY_S = 0.05  # how soon another process's commit is noticed while somebody waits
-WATCH_CLOSELY_S, WATCH_QUIETLY_S = 5.0, 0.2  # and when nothing was written for so long: a wake-up costs 0.15 ms
+WATCH_CLOSELY_S, WATCH_QUIETLY_S = 5.0, 0.4  # and when nothing was written for so long: a wake-up costs 0.2 ms
 CLOCK_TICK_NS = 20_000_000  # two writes of one tick of the kernel's coarse clock leave the same time on a file
 BATCH_LIMIT = 256
 CLOSING_S = 10.0

@@ -61,8 +61,8 @@ def test_a_head_that_does_not_name_a_branch_is_left_to_git(tmp_path: Path) -> No
 
 def test_a_history_is_known_both_ways_and_no_further_than_it_was_made() -> None:
     known = Ancestry()
-    known.note_made("b", "t", ("a",))
-    known.note_made("c", "t", ("b", "x"))
+    known.note_made("b", "t", ("a",), "")
+    known.note_made("c", "t", ("b", "x"), "")
     known.note_contains("a", "root")
     assert known.contains("c", "a") is True
     assert known.contains("c", "x") is True
