@@ -11,6 +11,7 @@ from drover.domain.models import Frozen
 from drover.git.changes import GITLINK, Change, parse_raw
 from drover.git.command import Place, join0, shown, split0
 from drover.git.durable import on_disk
+from drover.git.loose import write_loose
 from drover.git.repo import Identity, Repo
 from drover.git.scratch import says
 
@@ -21,6 +22,8 @@ ATTEMPT_TRAILER = "Drover-Attempt"
 _TASK_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 # C0 and C1 controls, line and paragraph separators, and the marks that turn the direction of text.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]+")
+# A name or address from whose ends git would strip nothing, and that has nothing in it that git would leave out.
+_PLAIN_NAME = re.compile(r"[^\x00-\x20.,:;<>\"\\']([^\x00-\x1f\x7f<>]*[^\x00-\x20\x7f.,:;<>\"\\'])?")
 _UNREADABLE = re.compile(rb"^fatal: Unable to process path (.*?)\n?\Z", re.MULTILINE | re.DOTALL)
 _CLOSED_DIRECTORY = re.compile(rb"^warning: could not open directory '(.*)': ", re.MULTILINE)
 _MOST_UNREADABLE = 50
@@ -187,6 +190,34 @@ async def make_commit(
 
     It is in no ref yet and not forced to the disk: :meth:`Repo.update_refs` does both.
     """
+    text = message.encode("utf-8", "replace")
+    oid = await _write_plain(repo, tree, parents, text, identity, at_ms) or await _commit_tree(
+        repo, tree, parents, text, identity, at_ms
+    )
+    repo.ancestry.note_made(oid, tree, parents, message)
+    return oid
+
+
+async def _write_plain(
+    repo: Repo, tree: str, parents: tuple[str, ...], text: bytes, identity: Identity, at_ms: int
+) -> str | None:
+    """The commit without git; None where git would have something to check or to put right."""
+    known = repo.has_loose(tree) and all(repo.ancestry.made(parent) for parent in parents)
+    plain = _PLAIN_NAME.fullmatch(identity.name) and _PLAIN_NAME.fullmatch(identity.email)
+    if not (known and plain and len({*parents}) == len(parents)) or b"\0" in text:
+        return None
+    who = f"{identity.name} <{identity.email}> {at_ms // 1000} +0000"
+    head = [f"tree {tree}", *(f"parent {parent}" for parent in parents), f"author {who}", f"committer {who}"]
+    content = "".join(f"{line}\n" for line in (*head, "")).encode() + text
+    try:
+        return await on_disk(write_loose, repo.objects_dir, "commit", content, repo.object_format)
+    except PermissionError:
+        return None  # git says what is wrong
+
+
+async def _commit_tree(
+    repo: Repo, tree: str, parents: tuple[str, ...], text: bytes, identity: Identity, at_ms: int
+) -> str:
     when = f"@{at_ms // 1000} +0000"
     place = (await repo.objects_place()).using(
         "i18n.commitEncoding=UTF-8",
@@ -198,10 +229,7 @@ async def make_commit(
         GIT_COMMITTER_DATE=when,
     )
     options = [word for parent in parents for word in ("-p", parent)]
-    text = message.encode("utf-8", "replace")
-    oid = await place.line("commit-tree", tree, *options, "-F", "-", stdin=text)
-    repo.ancestry.note_made(oid, tree, parents, message)
-    return oid
+    return await place.line("commit-tree", tree, *options, "-F", "-", stdin=text)
 
 
 def task_message(title: str, task_id: str, attempt: int, *, body: str = "") -> str:

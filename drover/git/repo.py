@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -19,6 +18,7 @@ from drover.git.ancestry import KEPT, Ancestry, Layout
 from drover.git.changes import GITLINK, Change, changes_between
 from drover.git.command import SETTINGS, Place, operator_environment, our_environment, shown, split0
 from drover.git.durable import Anchors, on_disk, sync_objects, sync_path, sync_refs
+from drover.git.loose import object_id
 from drover.git.refs import NotPlain, RefFiles, read_head_file
 from drover.git.trees import NotLoose, Trees
 
@@ -105,13 +105,16 @@ class Repo:
 
     def blob_id(self, content: bytes) -> str:
         """The id that git gives to a blob of this content."""
-        kind = hashlib.sha256 if self.object_format == "sha256" else hashlib.sha1
-        return kind(b"blob %d\0%b" % (len(content), content), usedforsecurity=False).hexdigest()
+        return object_id("blob", content, self.object_format)
+
+    def has_loose(self, oid: str) -> bool:
+        """Whether an object is there in a file of its own."""
+        return (self.objects_dir / oid[:2] / oid[2:]).is_file()
 
     async def ensure_blob(self, content: bytes) -> str:
         """The id of a blob that is among the repository's objects now; found or made."""
         oid = self.blob_id(content)
-        if not (self.objects_dir / oid[:2] / oid[2:]).is_file():
+        if not self.has_loose(oid):
             await (await self.objects_place()).line("hash-object", "-w", "--stdin", stdin=content)
         return oid
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import unicodedata
 from pathlib import Path
 
@@ -33,6 +34,38 @@ async def test_the_same_commit_made_again_is_the_same_commit(repo: Repo, git: Gi
     shown = git(repo.root, "log", "-1", "--format=%an <%ae>|%cn <%ce>|%ai|%s|%P", made)
     olive = "Olive Operator <olive@example.org>"
     assert shown == f"{olive}|{olive}|2026-01-01 00:00:00 +0000|Do it|{first}"
+
+
+@pytest.mark.parametrize("name", ["Olive Operator", "Ölive O'Perator", "o", ". dotted .", 'Olive "Oli"'])
+async def test_a_commit_on_one_of_ours_is_the_one_that_git_makes(repo: Repo, git: Git, name: str) -> None:
+    """It is written without git where git would do nothing else."""
+    tree = git(repo.root, "rev-parse", "main^{tree}")
+    ours = await commit(repo, task_message("Do it", "task-a", 1), git(repo.root, "rev-parse", "main"))
+    other = await commit(repo, task_message("Do more", "task-b", 1), git(repo.root, "rev-parse", "main"))
+    message = task_message("Däs hier", "task-c", 2, body="more\n\nof it")
+    for parents in ((ours,), (ours, other), (ours, ours)):
+        made = await make_commit(
+            repo, tree=tree, parents=parents, message=message, identity=Identity(name=name, email="o@x.org"), at_ms=AT
+        )
+        when = f"@{AT // 1000} +0000"
+        env = ["env", f"GIT_AUTHOR_NAME={name}", f"GIT_COMMITTER_NAME={name}", "GIT_AUTHOR_EMAIL=o@x.org",
+               "GIT_COMMITTER_EMAIL=o@x.org", f"GIT_AUTHOR_DATE={when}", f"GIT_COMMITTER_DATE={when}"]  # fmt: skip
+        told = [word for parent in parents for word in ("-p", parent)]
+        done = subprocess.run(
+            [*env, "git", "commit-tree", tree, *told, "-F", "-"], cwd=repo.root, input=message.encode(),
+            capture_output=True, check=True,
+        )  # fmt: skip
+        assert made == done.stdout.decode().strip()
+    git(repo.root, "fsck", "--strict")
+
+
+async def test_a_commit_on_nothing_is_refused(repo: Repo, git: Git) -> None:
+    tree = git(repo.root, "rev-parse", "main^{tree}")
+    with pytest.raises(GitError):
+        await make_commit(repo, tree=tree, parents=("1" * 40,), message="m\n", identity=OLIVE, at_ms=AT)
+    ours = await commit(repo, task_message("Do it", "task-a", 1), git(repo.root, "rev-parse", "main"))
+    with pytest.raises(GitError):
+        await make_commit(repo, tree="2" * 40, parents=(ours,), message="m\n", identity=OLIVE, at_ms=AT)
 
 
 async def test_neither_signing_nor_hooks_of_the_operator_take_part(repo: Repo, git: Git, tmp_path: Path) -> None:
