@@ -53,6 +53,7 @@ IDLE_LOOK_S = 5.0  # the safety net behind the bell
 FAREWELL_S = 8.0  # to save the work and give the lease back when stopped
 PUBLISH_EVERY_S = 2.0  # how often an operator's checkout that is in the way is looked at
 LIFE_GRACE_S = 3.0
+GATHER_S = 0.05  # rings come in swarms; one look at a lease answers them all
 FINISH_S = 3.0  # of the farewell, for what has landed
 AFTER_LANDING: tuple[HookName, ...] = ("post_land", "before_remove")
 TIDY_EVERY_S = 60.0  # how soon the remote is rid of what was kept there of finished tasks
@@ -361,10 +362,12 @@ class Crew:
         """Renew while it lasts; notice at once when the claim is taken away. Ends only by :class:`LeaseLost`."""
         tools, claims = self._tools, self._tools.store.claims
         beat_s = heartbeat_ms(claims.lease_ms) / 1000
-        next_beat = anyio.current_time() + beat_s
+        ticket, next_beat = tools.store.bell.ticket(), anyio.current_time() + beat_s
         while True:
-            ticket = tools.store.bell.ticket()
             rang = await tools.store.bell.wait(ticket, max(0.0, next_beat - anyio.current_time()))
+            if rang:
+                await anyio.sleep(GATHER_S)
+            ticket = tools.store.bell.ticket()  # before the look: what changes during it is looked at, too
             try:
                 if rang and anyio.current_time() < next_beat:
                     with anyio.fail_after(max(1.0, self._left_s(run, beat_s))):
