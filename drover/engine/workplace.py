@@ -40,8 +40,7 @@ async def prepare(run: Run) -> Worktree:
 
 async def _prepare(run: Run) -> Worktree:
     tools, task = run.tools, run.claim.task
-    if not await _is_untouched(run):
-        await end_marked(tools.places.marker(task.id), LEFTOVER_GRACE_S)
+    await end_marked(tools.places.marker(task.id), LEFTOVER_GRACE_S)
     await lease_in_git(run)
     await tools.reservations.wait_turn(task.id, tools.reservations.paths_of(task.id))
     base = await lane.tip(tools)
@@ -76,19 +75,6 @@ async def lease_in_git(run: Run) -> Lease:
         if known is not None and await tools.store.claims.catch_up(run.claim, known.fence):
             raise LeaseLost(f"{task_id}: git knows fence {known.fence}, the database is older") from moved
         raise LeaseLost(f"{task_id}: {lease_ref(task_id)} is held by a later claim") from moved
-
-
-async def _is_untouched(run: Run) -> bool:
-    """Whether nothing was ever started for the task on this machine, so that no process of it need be looked for.
-
-    A look at every process costs milliseconds of the one thread that all lives share. The database may be an
-    old one; but a clone's agent is started after git has the task's lease, and any other after its log's directory.
-    """
-    places, claim = run.tools.places, run.claim
-    if claim.fence != 1 or places.logs(claim.task_id, claim.fence).parent.exists():
-        return False
-    ref = lease_ref(claim.task_id)
-    return (await run.tools.repo.read_refs([ref]))[ref] is None
 
 
 async def _prove_base(run: Run, base: str) -> None:
