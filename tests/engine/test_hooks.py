@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -140,6 +141,22 @@ async def test_a_clone_made_anew_is_set_up_anew(site: Site) -> None:
         await drover.run()
         assert (await drover.task(task.id)).state is State.COMPLETED
     assert notes(site) == ["created", "created"]
+
+
+@pytest.mark.parametrize("writes", [True, False])
+async def test_a_clone_that_somebody_removed_is_set_up_anew(site: Site, writes: bool) -> None:
+    site.says("echo x > x.txt; exit 1" if writes else "exit 1")
+    async with site.open(max_attempts=1, **{"hooks.after_create": note(site, "created")}) as drover:
+        task = await drover.add("Work")
+        await drover.run()
+        shutil.rmtree(site.worktree(task.id))
+        site.says("echo y > y.txt")
+        await drover.retry([task.id], force=True)
+        await drover.run()
+        assert (await drover.task(task.id)).state is State.COMPLETED
+    assert notes(site) == ["created", "created"]
+    if writes:
+        assert site.saved(task.id, 1, "x.txt") == "x", "what was saved is not lost by it"
 
 
 async def test_an_interrupted_task_does_not_repeat_its_hooks(site: Site) -> None:

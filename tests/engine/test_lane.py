@@ -43,6 +43,12 @@ def landings(site: Site, branch: str = "main") -> list[str]:
     return site.git("log", form, branch).split()
 
 
+async def until(drover: Drover, task: Task, status: Status) -> None:
+    with anyio.fail_after(60):
+        while (await drover.task(task.id)).status is not status:
+            await anyio.sleep(0.02)
+
+
 async def told(drover: Drover, type: str) -> list[Any]:
     return [event async for event in drover.events(types=[type])]
 
@@ -181,9 +187,12 @@ async def test_a_run_that_stays_publishes_when_the_operator_is_done(
     task = await parked(site)
     stop = Stop()
     async with site.open() as drover, running(drover, forever=True, stop=stop):
-        site.git("checkout", "-q", "README.md")
-        while (await drover.task(task.id)).status is not Status.COMPLETED:
-            await anyio.sleep(0.02)
+        site.says("echo x > x.txt")
+        second = await drover.add("Second")
+        await until(drover, second, Status.WAITING)
+        site.git("checkout", "-q", "README.md")  # whatever the run does at its start, and when something lands, is done
+        await until(drover, task, Status.COMPLETED)
+        await until(drover, second, Status.COMPLETED)
         stop.soft()
     assert (site.root / "README.md").read_text() == "theirs\n"
 
