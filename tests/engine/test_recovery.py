@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,9 +16,11 @@ from drover.domain.errors import GitError
 from drover.domain.models import Claim, ProcessIdentity, Run, Worker
 from drover.domain.states import State, Status
 from drover.engine import reaper, workplace
+from drover.engine.workers import Stop
 from drover.process import boot_id, current_identity, identify
 from drover.testing import FakeClock
 from tests.engine.places import Site
+from tests.engine.test_leases import running
 
 pytestmark = pytest.mark.anyio
 
@@ -220,6 +223,24 @@ async def test_what_a_failed_attempt_left_is_there_for_the_next_on_the_new_base(
     assert site.git("show", "main:whole.txt") == "# A site\nhalf"
     assert "on the way" in site.git("log", "--format=%s", "main")
     assert not list((site.root / ".drover" / "worktrees").glob(".*.carry"))
+
+
+async def test_saved_work_whose_clone_is_gone_is_brought_back_for_the_next_attempt(site: Site) -> None:
+    clock, stop = FakeClock(), Stop()
+    site.says("test -e half.txt && { cat half.txt > whole.txt; exit 0; }; echo half > half.txt; exit 1")
+    async with site.open(clock) as drover:
+        task = await drover.add("Twice")
+        async with running(drover, stop=stop):
+            while (await drover.task(task.id)).status is not Status.WAITING:
+                await anyio.sleep(0.02)
+            stop.soft()
+        shutil.rmtree(site.worktree(task.id))
+        clock.advance(60)
+        async with running(drover):
+            pass
+        after = await drover.task(task.id)
+    assert (after.status, after.attempt) == (Status.COMPLETED, 2)
+    assert site.git("show", "main:whole.txt") == "half"
 
 
 @pytest.mark.parametrize("note", ["", "{", "[]", '{"attempt": 1}', '{"attempt": 2, "work": "other"}'])

@@ -127,8 +127,10 @@ async def test_a_car_that_leaves_derails_only_those_behind_it() -> None:
     train = Train()
     couple(train, "a", "b", "c", "d")
     train.leave("b")
+    assert train.find("b") is None
     assert [train.board(name).tip for name in "acd"] == ["a'", None, None]
     assert not await train.reach_head("c")
+    assert train.stand(train.board("c"), on="a'", tip="c''", tree="c"), "they close up"
 
 
 async def test_a_lane_that_moved_in_another_way_derails_everybody() -> None:
@@ -193,6 +195,14 @@ async def test_a_train_overtaken_often_enough_is_pinned_until_its_first_car_has_
     couple(train, "a", on="lane 9")
     train.landed("a", "a'")
     assert not train.pinned, "what waited is taken in between two landings"
+
+
+async def test_who_stands_nowhere_is_not_overtaken() -> None:
+    train = Train()
+    train.board("a")
+    for number in range(2 * OVERTAKEN_ENOUGH):
+        train.follow(f"lane {number}")
+    assert not train.pinned
 
 
 # ---------------------------------------------------------------- whole runs

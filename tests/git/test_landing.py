@@ -175,14 +175,15 @@ async def test_a_file_that_was_renamed_meanwhile_may_be_changed_under_its_new_na
     repo: Repo, first: str, change: Change
 ) -> None:
     text = "".join(f"line {n}\n" for n in range(30))
-    base = change(repo.root, first, {"old": text})
-    ours = change(repo.root, base, {"old": None, "new": text})
-    theirs = change(repo.root, base, {"old": text + "more\n"})
+    other = text.replace("line", "word")
+    base = change(repo.root, first, {"old": text, "older": other})
+    ours = change(repo.root, base, {"old": None, "new": text, "older": None, "newer": other})
+    theirs = change(repo.root, base, {"old": text + "more\n", "older": other + "more\n"})
     merged = await merge_trees(repo, ours=ours, theirs=theirs)
     assert isinstance(merged, Merged)
     own = await changed_paths(repo, base, theirs)
     await check_content(repo, parent=ours, landed=merged.tree, allowed_paths=own, base=base)
-    with pytest.raises(GitError, match="new"):
+    with pytest.raises(GitError, match="new, newer"):
         await check_content(repo, parent=ours, landed=merged.tree, allowed_paths=own)
 
 
