@@ -36,7 +36,7 @@ LONGEST_S = 900
 PYTEST = ("-m", "pytest", "-q", "-p", "tests.proof.traced", "-p", "no:cacheprovider", "-m", "not slow")
 QUICK = (
     "tests/store tests/domain tests/git tests/engine tests/process tests/cli tests/test_settings.py"
-    " tests/test_hook_settings.py --deselect tests/git/test_kills.py"
+    " tests/test_setting_values.py tests/test_hook_settings.py --deselect tests/git/test_kills.py"
     " --deselect tests/git/test_hostile.py"
 )
 WHOLE = (
@@ -211,7 +211,7 @@ def main() -> None:
         copies: Queue[Copy] = Queue()
         for n in range(chosen.workers):
             copies.put(Copy(Path(home) / f"tree{n}"))
-        place = chosen.reached or Path(home) / "reached"
+        place = (chosen.reached or Path(home) / "reached").resolve()
         if not place.exists():
             place.mkdir(parents=True)
             reach(copies.queue[0], place, chosen.workers)
