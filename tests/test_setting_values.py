@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from drover.domain.errors import SettingsError
-from drover.settings import Settings, load, write_project_file
+from drover.domain.errors import NoProject, SettingsError
+from drover.settings import Settings, find_project, get_project, load, write_project_file
 
 
 def loaded(root: Path, text: str) -> Settings:
@@ -129,7 +129,31 @@ def test_a_hooks_time_is_text_and_a_hooks_table_has_commands(tmp_path: Path) -> 
     assert "an empty table is not a command" in refused(tmp_path, "hooks.pre_land = ['x', {}]").message
 
 
+def test_a_switch_is_a_word_or_a_truth(tmp_path: Path) -> None:
+    for written, meant in (("true", True), ("false", False), ("'on'", True), ("'off'", False)):
+        assert loaded(tmp_path, f"pool.enabled = {written}").pool.enabled is meant
+
+
+def test_a_text_that_must_say_something_is_not_empty(tmp_path: Path) -> None:
+    assert refused(tmp_path, "verify.command = ' '").message.endswith(": ' ' is empty")
+
+
+def test_the_path_of_the_agent_in_use_wins_over_its_table_of_the_same_place(tmp_path: Path) -> None:
+    settings = loaded(tmp_path, 'agent_path = "/one"\n[agents.claude]\npath = "/two"\n')
+    assert settings.agent_table("claude").path == "/one"
+
+
 # ---------------------------------------------------------------- what is said
+
+
+def test_a_key_that_stands_in_another_table_is_pointed_to(tmp_path: Path) -> None:
+    assert refused(tmp_path, "id = 'mine'").hint == "did you mean project.id?"
+
+
+def test_of_two_variables_that_may_be_meant_one_is_named(tmp_path: Path) -> None:
+    warnings = load(tmp_path, environ={"DROVER_POOL_MAN_SIZE": "3"}, flags={}).warnings
+    assert len(warnings) == 1
+    assert warnings[0].startswith("DROVER_POOL_MAN_SIZE is not read; DROVER_POOL_M")
 
 
 def test_of_a_long_wrong_value_only_the_beginning_is_shown(tmp_path: Path) -> None:
@@ -149,3 +173,24 @@ def test_a_table_is_added_after_one_empty_line(tmp_path: Path, before: str) -> N
     write_project_file(tmp_path, name="n", project_id="i", target="t")
     added = 'workers = 4\n\n[project]\nname = "n"\nid = "i"\ntarget = "t"\n'
     assert (tmp_path / ".drover.toml").read_text() == added
+
+
+def test_a_name_is_written_as_people_read_it(tmp_path: Path) -> None:
+    write_project_file(tmp_path, name="Schäferei 🐑", project_id="i", target="t")
+    assert 'name = "Schäferei 🐑"\n' in (tmp_path / ".drover.toml").read_text(encoding="utf-8")
+    assert load(tmp_path, environ={}, flags={}).project.name == "Schäferei 🐑"
+
+
+def test_where_no_project_is_that_is_said(tmp_path: Path) -> None:
+    with pytest.raises(NoProject, match="is not in a drover project"):
+        get_project(tmp_path, home=Path("/nowhere"), named=None)
+
+
+def test_a_directory_that_may_not_be_looked_into_is_no_project(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path) -> bool:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "is_dir", refuse)  # the tests may run as root, whom no mode keeps out
+    assert find_project(repository, home=Path("/nowhere"), named=None) is None

@@ -39,7 +39,12 @@ def of_sqlite(code: int) -> sqlite3.Error:
         (of_postgres(asyncpg.InsufficientPrivilegeError), StoreError, ": said", 'SCHEMA "drover_p" AUTHORIZATION'),
         (of_postgres(asyncpg.InvalidSQLStatementNameError), StoreError, ": said", POOLER_HINT),
         (of_postgres(asyncpg.DuplicatePreparedStatementError), StoreError, ": said", POOLER_HINT),
-        (of_postgres(asyncpg.ProtocolViolationError, "unsupported startup parameter: jit"), StoreError, "jit", "pooler"),
+        (
+            of_postgres(asyncpg.ProtocolViolationError, "unsupported startup parameter: jit"),
+            StoreError,
+            "jit",
+            "pooler",
+        ),
         (of_postgres(asyncpg.ReadOnlySQLTransactionError), StoreUnavailable, "takes no writes now: said", "primary"),
         (of_postgres(asyncpg.CannotConnectNowError), StoreUnavailable, "takes no writes now: said", "wait"),
         (of_postgres(asyncpg.DiskFullError), DiskFull, "no space left at", "goes on by itself"),
