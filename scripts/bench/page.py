@@ -60,8 +60,8 @@ Taken before and after each change while others worked on the same machine: take
 | a supervisor's start, processor time | 27 ms | 12 ms | five modules of the standard library less |
 | a look for a dead execution's processes | 6 ms | 2 ms | plain reads of /proc |
 | git commands of a life, 8 workers | 20.6 | 13.4 | loose trees are read, and commits on ours written, without git |
-| processor time of a life, 8 workers | 218 ms | 148 ms | these three, and one look at a lease for a swarm of rings |
-| the same, drover's own process | 75 ms | 61 ms | these |
+| processor time of a life, 8 workers | 182 ms | 130 ms | these three, and one look at a lease for a swarm of rings |
+| of it in drover's own process | 62 ms | 50 ms | the same |
 | idle run | 0.18 % | 0.12 % | 2.5 looks a second at others' commits, not 5 |
 """
 WHY_SHORT = """
@@ -84,9 +84,9 @@ What falls short differs between runs on a shared machine; these are the goals t
   floor: besides what the floor writes, the history of attempts, three events instead of one, and rows of 50 columns.
   They take 0.3 ms of the writing thread. Commits are equal (0.13 a task, eight workers in one), so the ratio falls
   when the disk is slow. On Postgres it is one message against the floor's two, but one that changes 10 rows, not 6.
-- **Landings.** The lane is not what is waited for. With 12 processes on four cores a life of eight took 0.15 s of
-  processor time (0.22 s before): 0.09 s for 13 git commands, the supervisor and the agent, and 0.06 s in drover's own
-  process, which is one thread. So one run lands 16 a second at most there, and more where the cores are its own.
+- **Landings.** The lane is not what is waited for. With 12 processes on four cores a life of eight took 0.13 s of
+  processor time (0.18 s before): 0.08 s for 13 git commands, the supervisor and the agent, and 0.05 s in drover's own
+  process, which is one thread. So one run lands 20 a second at most there, and more where the cores are its own.
 - **Claim to agent in a large repository.** A kept directory is looked over twice by git, for files that changed and for
   files that were added, and its index of 2 MB is read and written. The first task of each worker pays a checkout, once.
 - **`status`.** Counted in instructions, which no other program changes: the smallest program takes 0.66 billion,
