@@ -407,8 +407,6 @@ class Crew:
                 await self._tools.store.claims.settle(claim, verdict)
                 return
             except (StoreUnavailable, DiskFull) as trouble:
-                if self._waiting.store is self._tools.store:
-                    raise
                 log.info("%s waits to be settled: %s", claim.task_id, trouble.message)
         with self._as_long_as_leased(run):
             await self._waiting.store.claims.settle(claim, verdict)

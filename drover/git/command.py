@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -62,7 +63,8 @@ ALWAYS = {
 }
 _INHERITED = ("PATH", "HOME", "TMPDIR", "USER", "LOGNAME")
 _OPERATORS_GIT = ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM", "GIT_AUTHOR_", "GIT_COMMITTER_")
-_FULL = (b"No space left on device", b"Disk quota exceeded")
+_FULL = (b"No space left on device", b"Disk quota exceeded", b"Out of diskspace")
+_UNWRITTEN = re.compile(rb"(unable to|could not|cannot|failed to) (write|flush)|write error|close error", re.IGNORECASE)
 _LITTLE_ROOM = 64 * 1024 * 1024
 LIMIT_BYTES = 512 * 1024 * 1024
 
@@ -168,8 +170,8 @@ def shown(path: bytes) -> str:
 
 def _failure(args: tuple[str, ...], done: process.Finished, cwd: Path) -> DroverError:
     text = done.stderr.decode("utf-8", "backslashreplace").strip()
-    # For a file of a checkout git 2.39 says only that it could not write it, not why.
-    full = b"unable to write file" in done.stderr and shutil.disk_usage(cwd).free < _LITTLE_ROOM
+    # Of a file of a checkout, or an index of its own, git 2.39 says only that it could not write it, not why.
+    full = _UNWRITTEN.search(done.stderr) is not None and shutil.disk_usage(cwd).free < _LITTLE_ROOM
     if full or any(sign in done.stderr for sign in _FULL):
         return DiskFull(f"git {args[0]}: no space left on the disk")
     how = f"was ended by signal {-done.returncode}" if done.returncode < 0 else f"failed ({done.returncode})"

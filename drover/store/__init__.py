@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from pathlib import Path
 
 from drover.domain.clock import Clock, SystemClock
-from drover.domain.errors import SettingsError
+from drover.domain.errors import DiskFull, SettingsError, StoreUnavailable
 from drover.store.claims import Claims
 from drover.store.database import Bell, Database
 from drover.store.epics import Epics
@@ -52,11 +52,12 @@ class Store:
     def patient(self) -> Store:
         """The same store for those who wait while its server is away, instead of hearing so; see :class:`Patient`.
 
-        A file is never away: what SQLite says stands.
+        A file is never away: of what SQLite says only a full disk is waited out, on which nothing was kept.
         """
-        if self.database.dialect == "sqlite" or isinstance(self.database, Patient):
+        if isinstance(self.database, Patient):
             return self
-        return Store(Patient(self.database), *self._made_with)
+        trouble = (DiskFull,) if self.database.dialect == "sqlite" else (DiskFull, StoreUnavailable)
+        return Store(Patient(self.database, trouble), *self._made_with)
 
     @property
     def bell(self) -> Bell:

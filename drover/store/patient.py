@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import anyio
 
-from drover.domain.errors import DiskFull, OutcomeUnknown, StoreUnavailable
+from drover.domain.errors import DroverError, OutcomeUnknown
 from drover.store.database import Database, Verb
 
 T = TypeVar("T")
@@ -19,12 +19,15 @@ PAUSES_S = (0.2, 0.5, 1.0)  # the connection has pauses of its own, and rings wh
 class Patient:
     """Asks again for as long as the database behind it is away, or its disk is full; for ever, unless cancelled.
 
+    ``waits_for``: the errors that are waited out; others are the caller's.
+
     After a COMMIT that was not answered it asks again, too. So it is for verbs that come to the same when they are
     asked twice: those of a claim, which say under their fence whether they have been kept already.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, waits_for: tuple[type[DroverError], ...]) -> None:
         self._database = database
+        self._waits_for = waits_for
         self.dialect = database.dialect
         self.bell = database.bell
         self.news = database.news
@@ -36,7 +39,7 @@ class Patient:
             ticket = self.bell.ticket()
             try:
                 return self._back(await self._database.write(verb))
-            except (StoreUnavailable, DiskFull) as trouble:
+            except self._waits_for as trouble:
                 await self._wait(ticket, tries, trouble.message)
             tries += 1
 
@@ -53,7 +56,7 @@ class Patient:
                 return self._back(await self._database.call(verb))
             except OutcomeUnknown:
                 raise
-            except (StoreUnavailable, DiskFull) as trouble:
+            except self._waits_for as trouble:
                 await self._wait(ticket, tries, trouble.message)
             tries += 1
 
@@ -63,7 +66,7 @@ class Patient:
             ticket = self.bell.ticket()
             try:
                 return self._back(await self._database.read(verb))
-            except StoreUnavailable as trouble:
+            except self._waits_for as trouble:
                 await self._wait(ticket, tries, trouble.message)
             tries += 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import random
 import signal
 import subprocess
 import sys
@@ -15,7 +16,10 @@ import pexpect
 import pytest
 
 from tests.cli.conftest import Cli, Start, child_environment
+from tests.conftest import Git
+from tests.proof.plugin import Tally
 
+SEED, SIGNALS = 7, 90
 LONG = 'write begun.txt "begun"\nwait 60s'
 
 
@@ -163,6 +167,36 @@ def test_a_second_signal_kills_what_will_not_end(cli: Cli, start: Start, monkeyp
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "killing" in err
+
+
+@pytest.mark.suite("T25")
+@pytest.mark.slow
+@pytest.mark.timeout(1_800)
+def test_a_signal_at_any_moment_ends_the_run_and_loses_nothing(cli: Cli, git: Git, start: Start, tally: Tally) -> None:
+    """While it begins, in the middle of a task or a landing, while it ends; and often a second one close behind."""
+    rng, stopped, ids = random.Random(SEED), 0, []
+    for n in range(SIGNALS):
+        ids.append(cli.add(f"Task {n}", "-d", f'write {n}.txt "x"\nwait 300ms'))
+        process = start("run", "--workers", "2")
+        time.sleep(rng.uniform(0.3, 2.5))
+        for number in rng.choices((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), k=rng.choice((1, 1, 2))):
+            process.send_signal(number)
+            time.sleep(rng.uniform(0, 0.3))
+        _, err = process.communicate(timeout=60)
+        if process.returncode < 0:  # before Python has taken the signal over nothing has begun
+            continue
+        assert process.returncode in (0, 130), err
+        assert "Traceback" not in err or "KeyboardInterrupt" in err.splitlines()[-1], err
+        stopped += process.returncode == 130
+    cli("run")
+    found = cli.json("list")
+    assert {task["id"]: task["status"] for task in found} == dict.fromkeys(ids, "completed")
+    assert {task["attempts"] for task in found} == {1}, "an interruption uses up no attempt"
+    landed = git(
+        cli.root, "log", "--first-parent", "--format=%(trailers:key=Drover-Task,valueonly,separator=%x2c)", "main"
+    )
+    assert sorted(landed.split()) == sorted(ids)
+    tally(points=SIGNALS, hit=stopped, seed=SEED)
 
 
 @pytest.mark.suite("T25")

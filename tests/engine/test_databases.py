@@ -26,6 +26,7 @@ from drover.app.drover import Drover
 from drover.domain.errors import DiskFull, SchemaError, StoreUnavailable
 from drover.domain.models import RunReport
 from drover.domain.states import State
+from drover.engine import workers
 from drover.engine.workers import Stop
 from drover.process import find_marked
 from drover.store import postgres
@@ -311,6 +312,34 @@ async def test_a_full_disk_of_the_server_is_waited_out(site: Site, small_disk: P
     finally:
         postgres_server.stop(server)
         postgres_server.remove(made)
+
+
+@pytest.mark.suite("T20")
+async def test_a_run_that_no_notification_ever_reaches_finds_the_work_by_looking(
+    on_postgres: Scene, monkeypatch: pytest.MonkeyPatch, tally: Tally
+) -> None:
+    """Tasks of another process, each alone, added while this one is idle."""
+    heard: list[str] = []
+
+    async def deaf(connection: object, channel: str, callback: object) -> None:
+        heard.append(channel)
+
+    monkeypatch.setattr(asyncpg.Connection, "add_listener", deaf)
+    monkeypatch.setattr(workers, "IDLE_LOOK_S", 0.1)
+    scene = on_postgres
+    async with scene.open() as drover, scene.open() as other, anyio.create_task_group() as group:
+        await group.start(drover.serve)
+        ids = []
+        for n in range(5):
+            ids.append((await other.add(f"{n}")).id)
+            with anyio.fail_after(60):
+                while (await other.task(ids[-1])).state is not State.COMPLETED:
+                    await anyio.sleep(0.02)
+            tally(points=1)
+        group.cancel_scope.cancel()
+    assert heard, "it would have listened"
+    async with scene.open() as drover:
+        await judge(scene, drover, ids)
 
 
 async def lease_left_ms(scene: Scene) -> int:

@@ -16,6 +16,7 @@ from drover.domain.states import Status
 from drover.engine import landing, lane
 from drover.engine.workers import Stop
 from drover.git.landing import raise_lease, read_lease
+from drover.store.landings import Landings
 from tests.engine.places import Site
 from tests.engine.test_leases import failing, running
 
@@ -61,11 +62,10 @@ async def test_what_has_landed_without_a_record_is_found_and_recorded(
     site: Site, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     """By its intent, and where the ledger has none (a backup was restored) by what its commit says."""
+    monkeypatch.setattr(Landings, "landed", failing(Landings.landed, GitError("cut off")))
+    if by == "history":
+        monkeypatch.setattr(Landings, "of_task", _none)
     async with site.open() as drover:
-        rows = drover.store.landings
-        monkeypatch.setattr(rows, "landed", failing(rows.landed, GitError("cut off")))
-        if by == "history":
-            monkeypatch.setattr(rows, "of_task", _none)
         task = await drover.add("First")
         await drover.run(workers=1)
         after = await drover.task(task.id)

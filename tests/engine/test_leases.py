@@ -18,6 +18,8 @@ from drover.domain.states import State, Status
 from drover.engine import reaper, result, workers
 from drover.engine.workers import Stop
 from drover.process import find_marked
+from drover.store.claims import Claims
+from drover.store.sqlite import SqliteDatabase
 from drover.testing import FakeClock
 from tests.engine.places import Site
 
@@ -317,20 +319,43 @@ async def test_a_store_that_is_away_for_a_moment_is_asked_again(
     assert caplog.text.count("no claim can be made now") == 1, "told once, not at each try"
 
 
+@pytest.mark.parametrize("verb", ["complete_step", "settle"])
+async def test_a_full_disk_is_waited_out_by_whoever_holds_the_claim(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, verb: str
+) -> None:
+    """Nobody has to take the task up when its lease has ended."""
+    left = [DiskFull("full")] * 3
+
+    async def write(database: SqliteDatabase, work: Any) -> Any:
+        if verb in work.__qualname__ and left:
+            raise left.pop()
+        return await real(database, work)
+
+    real = SqliteDatabase.write
+    monkeypatch.setattr(SqliteDatabase, "write", write)
+    async with site.open() as drover:
+        task = await drover.add("First")
+        report = await drover.run(workers=1)
+        after = await drover.task(task.id)
+    assert not left, "it was refused"
+    assert (report.completed, after.fence, after.executions) == ((task.id,), 1, 1)
+    assert caplog.text.count("waiting for the database: full") == 1, "told once, not at each try"
+
+
 async def test_what_could_not_be_settled_is_taken_up_from_its_last_step(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = FakeClock()
     async with site.open(clock, claim_timeout="30s") as drover:
         task = await drover.add("First")
-        claims, tried = drover.store.claims, anyio.Event()
-        settle = failing(claims.settle, StoreUnavailable("away"))
+        tried = anyio.Event()
+        settle = failing(Claims.settle, StoreUnavailable("away"), times=2)
 
         async def tell(*given: Any) -> Any:
             tried.set()
             return await settle(*given)
 
-        monkeypatch.setattr(claims, "settle", tell)
+        monkeypatch.setattr(Claims, "settle", tell)
         async with running(drover) as reports:
             await tried.wait()
             clock.advance(31)

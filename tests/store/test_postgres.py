@@ -41,6 +41,7 @@ from tests.store.scenes import add, hire, hire_many, landing_of, start, take
 pytestmark = pytest.mark.anyio
 WAITING_FOR_ME = "SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))"
 QUICK = Limits(connect_s=1, command_s=0.5, statement_ms=400, lock_ms=300, idle_in_transaction_ms=5_000, ping_s=0.1)
+PATIENT = QUICK._replace(connect_s=10, command_s=2, statement_ms=1_800, lock_ms=1_500)  # for a busy machine
 
 
 @pytest.fixture
@@ -325,7 +326,11 @@ async def test_a_commit_whose_answer_is_lost_is_in_doubt_and_settled_by_reading(
 async def end_to_end(place: Place, clock: FakeClock, cut: Cut, number: int, cut_step: Step) -> None:
     assert place.server is not None
     doubts = 0
-    async with wire(place.server.port) as cable, place.open() as sure, at(through(place, cable), clock) as store:
+    async with (
+        wire(place.server.port) as cable,
+        place.open() as sure,
+        at(through(place, cable), clock, limits=PATIENT) as store,
+    ):
         assert isinstance(store.database, PostgresDatabase)
         store.database.lease_clock = clock.boottime
         seen: dict[str, Any] = {"worker": await hire(sure)}
@@ -545,7 +550,7 @@ async def live_through_restarts(clock: FakeClock, tally: Tally, *, tasks: int, r
     made = postgres_server.new_data()
     server = postgres_server.start(made)
     try:
-        async with at(server.url(), clock, listen=True) as store:
+        async with at(server.url(), clock, limits=PATIENT, listen=True) as store:
             workers = await hire_many(store, 4)
             crew, hit = Working(store, 0.05), 0
             async with anyio.create_task_group() as group:
