@@ -218,15 +218,15 @@ async def test_a_claim_whose_steps_cannot_be_read_is_let_go_with_its_lease(
     """No heartbeat watches it yet: who waits for a server that is away waits no longer than the claim lasts."""
     async with site.open(claim_timeout="1s") as drover:
         task = await drover.add("First")
-        recall, asked = drover.store.claims.recall, []
+        recall, asked = Claims.recall, []
 
-        async def silent(claim: Any) -> Any:
+        async def silent(claims: Claims, claim: Any) -> Any:
             asked.append(claim.fence)
             if len(asked) == 1:
                 await anyio.sleep_forever()
-            return await recall(claim)
+            return await recall(claims, claim)
 
-        monkeypatch.setattr(drover.store.claims, "recall", silent)
+        monkeypatch.setattr(Claims, "recall", silent)
         async with running(drover) as reports:
             pass
     assert reports[0].completed == (task.id,)

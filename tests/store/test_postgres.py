@@ -456,7 +456,7 @@ async def test_transactions_that_lock_each_other_out_are_both_done(place: Place)
         async with anyio.create_task_group() as group:
             group.start_soon(lock, a.id, b.id, 0)
             group.start_soon(lock, b.id, a.id, 1)
-        assert tries == 3
+        assert tries in (3, 4)  # on a busy machine the server may end both, one after the other
 
 
 async def test_a_lock_that_is_held_too_long_is_said_and_nothing_was_done(place: Place, clock: FakeClock) -> None:
