@@ -168,6 +168,20 @@ async def test_the_window_opens_when_those_before_are_proven() -> None:
             train.prove(train.board("b"))
 
 
+async def test_who_waits_for_something_to_stand_on_is_told_when_it_is_there() -> None:
+    train = Train()
+    train.follow("lane")
+    before, behind = train.board("a"), train.board("b")
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as group:
+            group.start_soon(train.reach_window, behind, 2)
+            await anyio.wait_all_tasks_blocked()
+            assert train.stand(before, on="lane", tip="a'", tree="a")
+    assert train.stand(behind, on="a'", tip="b'", tree="b")
+    assert train.stand(before, on="lane", tip="a''", tree="a")
+    assert behind.tip is None, "what it stood on is not there any more"
+
+
 async def test_a_red_car_knows_whether_what_it_stood_on_has_landed() -> None:
     train = Train()
     couple(train, "a", "b")
