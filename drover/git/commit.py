@@ -204,7 +204,7 @@ async def _write_plain(
     """The commit without git; None where git would have something to check or to put right."""
     known = repo.has_loose(tree) and all(repo.ancestry.made(parent) for parent in parents)
     plain = _PLAIN_NAME.fullmatch(identity.name) and _PLAIN_NAME.fullmatch(identity.email)
-    if not (known and plain and len({*parents}) == len(parents)) or b"\0" in text:
+    if not (known and plain and len({*parents}) == len(parents)) or b"\0" in text or repo.shares_objects():
         return None
     who = f"{identity.name} <{identity.email}> {at_ms // 1000} +0000"
     head = [f"tree {tree}", *(f"parent {parent}" for parent in parents), f"author {who}", f"committer {who}"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -111,6 +112,11 @@ class Repo:
         """Whether an object is there in a file of its own."""
         return (self.objects_dir / oid[:2] / oid[2:]).is_file()
 
+    def shares_objects(self) -> bool:
+        """Whether a group writes objects here (``git init --shared``): git knows which modes that takes."""
+        shared = stat.S_IWGRP | stat.S_ISGID
+        return self.objects_dir.stat().st_mode & shared == shared
+
     async def ensure_blob(self, content: bytes) -> str:
         """The id of a blob that is among the repository's objects now; found or made."""
         oid = self.blob_id(content)
@@ -159,9 +165,11 @@ class Repo:
         self.state_dir.mkdir(exist_ok=True)
         draft = self.state_dir / f"control.{new_token()}"
         place = Place(self.state_dir, our_environment())
+        shared = ["--shared=group"] if self.shares_objects() else []
         await place.git(
-            "init", "-q", "--bare", "--template=", "-b", "drover", f"--object-format={self.object_format}", str(draft)
-        )
+            "init", "-q", "--bare", "--template=", "-b", "drover", f"--object-format={self.object_format}", *shared,
+            str(draft),
+        )  # fmt: skip
         try:
             draft.rename(control)
         except OSError:  # another process was faster

@@ -59,6 +59,17 @@ async def test_a_commit_on_one_of_ours_is_the_one_that_git_makes(repo: Repo, git
     git(repo.root, "fsck", "--strict")
 
 
+async def test_others_of_the_group_can_write_beside_our_commits(repo: Repo, git: Git) -> None:
+    """In a repository that a group shares git widens the modes of what it makes; its umask is not the repository's."""
+    git(repo.root, "config", "core.sharedRepository", "group")
+    for place in (repo.objects_dir, *(d for d in repo.objects_dir.iterdir() if d.is_dir())):
+        place.chmod(0o2775)
+    parent = git(repo.root, "rev-parse", "main")
+    for number in range(40):
+        parent = await commit(repo, task_message("Do it", f"task-{number}", 1), parent)
+        assert (repo.objects_dir / parent[:2]).stat().st_mode & 0o070 == 0o070
+
+
 async def test_a_commit_on_nothing_is_refused(repo: Repo, git: Git) -> None:
     tree = git(repo.root, "rev-parse", "main^{tree}")
     with pytest.raises(GitError):
