@@ -113,6 +113,24 @@ async def test_an_id_that_is_taken_is_not_given_twice(place: Place) -> None:
     assert [t.title for t in second] == ["b"] * 12
 
 
+async def test_an_id_that_another_takes_meanwhile_is_exchanged(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = await store.tasks.add(NewTask(title="old"))
+
+    async def taken(*_: object) -> list[str]:
+        return [f"task-new{n}" for n in range(7)] + [old.id]
+
+    monkeypatch.setattr(store.tasks, "_free_ids", taken)
+    new = await store.tasks.add_many([NewTask(title="new") for _ in range(8)])
+    assert old.id not in [task.id for task in new]
+    assert [task.title for task in await store.tasks.list_tasks()] == ["old"] + ["new"] * 8
+
+
+async def test_an_id_is_as_short_as_can_be(store: Store) -> None:
+    assert len((await store.tasks.add(NewTask(title="one"))).id) == len("task-abcd")
+    many = await store.tasks.add_many([NewTask(title="many") for _ in range(8)])
+    assert {len(task.id) for task in many} == {len("task-abcd")}
+
+
 async def test_a_letter_that_no_database_holds_is_exchanged_in_plain_text_too(store: Store) -> None:
     task = await add(store, "plain\0text")
     assert (await store.tasks.get(task.id)).title == "plain\ufffdtext"
@@ -294,3 +312,8 @@ async def test_a_fact_about_the_store_is_kept_until_it_is_set_anew(store: Store)
     await store.workers.set_meta("k", "1")
     await store.workers.set_meta("k", "2")
     assert await store.workers.meta("k") == "2"
+
+
+async def test_a_single_statement_can_be_sent_by_itself_on_either_database(store: Store) -> None:
+    assert await store.database.call(lambda tx: tx.run("set_meta", key="k", value="v")) == 1
+    assert await store.workers.meta("k") == "v"

@@ -168,3 +168,11 @@ async def test_the_outlook_is_that_of_the_choice(store: Store, clock: FakeClock)
     await planned(store, blocked, approved_by="x")
     assert (await store.tasks.outlook(choice="to_build")).done
     assert (await store.tasks.outlook(choice="to_plan", task_ids=[blocked.id])).done
+
+
+async def test_a_plan_is_found_by_its_id_without_the_kind_and_by_its_beginning(store: Store) -> None:
+    plan = await planned(store, await add(store))
+    for name in (plan.id, plan.id.removeprefix("plan-"), plan.id[:-1], plan.id[5:-1]):
+        assert (await store.plans.get(name)).id == plan.id
+    with pytest.raises(NotFound, match="no plan"):
+        await store.plans.get("plan-0")

@@ -409,6 +409,24 @@ async def test_a_server_that_is_away_is_said_at_once_and_comes_back_by_itself(pl
         assert store.bell.rings > rings
 
 
+async def test_a_server_that_is_away_is_not_asked_again_at_once(
+    place: Place, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert place.server is not None
+    async with wire(place.server.port) as cable, at(through(place, cable), clock) as store:
+        monkeypatch.setattr("drover.store.postgres.BACKOFF_S", (3_600.0,))
+        await add(store)
+        await cable.refuse()
+        for _ in range(20):
+            with pytest.raises(StoreUnavailable, match="cannot be reached"):
+                await store.tasks.list_tasks()
+        await cable.accept()
+        met = cable.connections
+        with pytest.raises(StoreUnavailable, match="cannot be reached"):
+            await store.tasks.list_tasks()
+        assert cable.connections == met
+
+
 async def test_sessions_that_ended_while_nobody_looked_are_replaced(place: Place) -> None:
     async with place.open() as store:
         async with anyio.create_task_group() as group:
