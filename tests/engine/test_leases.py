@@ -174,6 +174,24 @@ async def test_a_hiccup_of_the_store_costs_no_claim(held: Site, monkeypatch: pyt
     assert (after.status, after.fence) == (Status.COMPLETED, 1)
 
 
+async def test_a_lease_is_not_renewed_more_often_than_a_sixth_of_it_asks_for(
+    held: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with held.open(FakeClock(), claim_timeout="1200ms") as drover:
+        await drover.add("Long")
+        renew, calls, began = drover.store.claims.renew, [], anyio.current_time()
+
+        async def count(*given: Any, **named: Any) -> Any:
+            calls.append(1)
+            return await renew(*given, **named)
+
+        monkeypatch.setattr(drover.store.claims, "renew", count)
+        async with running(drover):
+            await until(lambda: _at_least(calls, 4))
+            assert len(calls) <= (anyio.current_time() - began) / 0.2 + 1
+            (held.top / "go").touch()
+
+
 async def _at_least(calls: list[int], number: int) -> bool:
     return len(calls) >= number
 
