@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from drover import __version__
 
 if TYPE_CHECKING:
+    from threading import ExceptHookArgs
+
     from drover.cli.output import Printer
 
 _SWITCHES = ("--json", "--plain", "--debug")
@@ -78,6 +80,22 @@ def _globals_last(argv: Sequence[str]) -> list[str]:
     return words[:at] + moved + words[at:]
 
 
+def _hush_threads() -> None:
+    """Interrupted while it opens its database, a program ends before the database's thread, which has nobody to tell.
+
+    That is no news for whoever interrupted it; any other error of a thread is.
+    """
+    import threading
+
+    told = threading.excepthook
+
+    def hook(error: ExceptHookArgs) -> None:
+        if str(error.exc_value) != "Event loop is closed":
+            told(error)
+
+    threading.excepthook = hook
+
+
 def _reported(raised: BaseException, printer: Printer, words: Sequence[str], *, debug: bool) -> int:
     """Say what went wrong; the exit code."""
     error = _innermost(raised)
@@ -85,6 +103,7 @@ def _reported(raised: BaseException, printer: Printer, words: Sequence[str], *, 
         printer.give_up()
         return 0
     if isinstance(error, KeyboardInterrupt):
+        _hush_threads()
         return _ENDED
     if debug:
         import traceback

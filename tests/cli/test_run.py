@@ -9,12 +9,14 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import Any
 
 import pexpect
 import pytest
 
+from drover.cli import main
 from tests.cli.conftest import Cli, Start, child_environment
 from tests.conftest import Git
 from tests.proof.plugin import Tally
@@ -243,6 +245,25 @@ def test_a_reader_of_events_that_leaves_stops_the_run(cli: Cli, start: Start) ->
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "")
     assert cli.json("info", task)["status"] == "ready"
+
+
+def test_who_interrupts_is_not_told_of_a_thread_that_found_its_loop_gone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(words: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    def ends(error: Exception) -> None:
+        raise error
+
+    monkeypatch.setattr("drover.cli._run", interrupted)
+    monkeypatch.setattr(threading, "excepthook", lambda told: sys.stderr.write(f"{told.exc_value}\n"))
+    assert main(["run"]) == 130
+    for error in (RuntimeError("Event loop is closed"), RuntimeError("something else")):
+        thread = threading.Thread(target=ends, args=(error,))
+        thread.start()
+        thread.join()
+    assert capsys.readouterr().err == "something else\n"
 
 
 # ---------------------------------------------------------------- resuming
