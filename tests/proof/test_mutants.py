@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from tests.proof.mutants import of_python, of_sql
+import json
+from pathlib import Path
+
+from tests.proof.mutants import Mutant, of_python, of_sql
+from tests.proof.mutation import FIRST, Reached
 
 CODE = '''\
 LIMIT = 3
@@ -51,3 +55,28 @@ def test_each_wrong_of_sql_changes_one_thing() -> None:
 
 def _difference(before: str, after: str) -> list[str]:
     return [b for a, b in zip(before.splitlines(), after.splitlines(), strict=True) if a != b]
+
+
+def test_a_wrong_is_shown_first_to_its_own_room_and_early_to_what_comes_by_elsewhere(tmp_path: Path) -> None:
+    place = "drover/engine/lane.py:1"
+
+    def line(test: str, seconds: float, *functions: str, passed: bool = True) -> dict[str, object]:
+        return {"test": test, "passed": passed, "seconds": seconds, "functions": functions, "queries": []}
+
+    lines = [line(f"tests/engine/test_a.py::quick_{n}", 0.001, place) for n in range(FIRST)]
+    lines += [
+        line("tests/cli/test_b.py::quickest", 0.0001, place),
+        line("tests/engine/test_a.py::same", 0.1, place),
+        line("tests/engine/test_a.py::elsewhere", 0.2, place, "drover/engine/train.py:9"),
+        line("tests/engine/test_a.py::long", 50.0, place),
+        line("tests/engine/test_a.py::fails", 0.1, place, passed=False),
+        line("tests/domain/test_c.py::not there", 0.1, "drover/domain/ids.py:3"),
+    ]
+    (tmp_path / "1.json").write_text(json.dumps(lines))
+    wrong = Mutant("drover/engine/lane.py", 2, "a wrong", place, str)
+    reached = Reached(tmp_path, 40)
+    shown = [test.partition("::")[2] for test in reached.by(wrong)]
+    assert shown == [*(f"quick_{n}" for n in range(FIRST)), "elsewhere", "same"]
+    assert [test.partition("::")[2] for test in reached.by(wrong, beyond=True)] == ["long", "quickest"]
+    nowhere = wrong._replace(place="drover/engine/lane.py:99")
+    assert "tests/domain/test_c.py::not there" in [*reached.by(nowhere), *reached.by(nowhere, beyond=True)]
