@@ -30,6 +30,7 @@ from drover.store.database import Transaction
 from drover.store.events import tell
 from drover.store.postgres import PostgresDatabase, open_postgres
 from drover.store.postgres_link import Limits, schema_of
+from drover.store.tasks import _PutOff
 from drover.testing import FakeClock
 from tests import postgres_server
 from tests.postgres_server import Server
@@ -716,17 +717,30 @@ async def test_a_lease_that_ends_while_its_holder_waits_is_not_revived(place: Pl
         assert not await store.claims.holds(claim)
 
 
-async def test_an_import_stops_no_landing(place: Place, clock: FakeClock) -> None:
+async def test_an_import_stops_no_landing(place: Place, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many tasks are being added in one transaction; only its very end has the graph to itself."""
-    async with at(place.url, clock) as store, place.open() as others, anyio.create_task_group() as group:
+    written, landed, write = anyio.Event(), anyio.Event(), _PutOff.write
+
+    async def late(self: _PutOff, tx: Transaction, now: int) -> None:
+        written.set()
+        await landed.wait()
+        await write(self, tx, now)
+
+    adding = 20
+    async with at(place.url, clock) as store, place.open() as others:
         blocker = await add(store)
         claim = await take(store, blocker)
-        adding = 1_500
-        group.start_soon(others.tasks.add_many, [NewTask(title="x", blocked_by=(blocker.id,)) for _ in range(adding)])
-        await anyio.sleep(0.05)
-        await store.landings.landed(claim, landing_of(claim))
-        assert len(await store.tasks.list_tasks()) == 1
-    async with place.open() as store:
+        monkeypatch.setattr(_PutOff, "write", late)
+        new = [NewTask(title="x", blocked_by=(blocker.id,)) for _ in range(adding)]
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as group:
+                group.start_soon(others.tasks.add_many, new)
+                await written.wait()
+                try:
+                    await store.landings.landed(claim, landing_of(claim))
+                    assert len(await store.tasks.list_tasks()) == 1
+                finally:
+                    landed.set()
         assert await store.tasks.miscounted() == []
         assert (await store.tasks.counts())[Status.READY] == adding
 

@@ -115,12 +115,15 @@ async def test_what_was_used_in_the_dark_is_counted_once_with_all_that_it_says(s
     assert await store.usage.uncounted("here") == []
 
 
-async def test_a_counter_that_fell_too_far_is_seen(store: Store) -> None:
-    first = await add(store)
-    await complete(store, first)
+async def test_a_counter_that_fell_or_rose_too_far_is_seen(store: Store) -> None:
     blocker = await add(store)
     task = await add(store, blocked_by=[blocker])
     await store.database.write(lambda tx: tx.all("lower_dependents", blocker_id=blocker.id))
     assert await store.tasks.miscounted() == [(task.id, 0, 1)]
+    await store.tasks.recount([task.id])
+    assert await store.tasks.miscounted() == []
+    await complete(store, blocker)
+    await store.database.write(lambda tx: tx.all("raise_dependents", blocker_id=blocker.id))
+    assert await store.tasks.miscounted() == [(task.id, 1, 0)]
     await store.tasks.recount([task.id])
     assert await store.tasks.miscounted() == []
