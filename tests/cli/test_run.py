@@ -178,9 +178,9 @@ def test_a_signal_at_any_moment_ends_the_run_and_loses_nothing(cli: Cli, git: Gi
     """While it begins, in the middle of a task or a landing, while it ends; and often a second one close behind."""
     rng, stopped, ids = random.Random(SEED), 0, []
     for n in range(SIGNALS):
-        ids.append(cli.add(f"Task {n}", "-d", f'write {n}.txt "x"\nwait 300ms'))
+        ids.append(cli.add(f"Task {n}", "-d", f'write {n}.txt "x"\nwait 800ms'))
         process = start("run", "--workers", "2")
-        time.sleep(rng.uniform(0.3, 2.5))
+        time.sleep(rng.uniform(0.2, 1.8))
         for number in rng.choices((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), k=rng.choice((1, 1, 2))):
             process.send_signal(number)
             time.sleep(rng.uniform(0, 0.3))

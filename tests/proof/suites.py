@@ -61,7 +61,7 @@ SUITES = {
     "T22": Suite("content", "renames, modes and deletes landed as a three-way merge would", ("I3", "I4"), 200),
     "T23": Suite("foreign mover", "others commit to the target and push to the remote", ("I2", "I5"), 1),
     "T24": Suite("process trees", "agents of every shape, ended in every way", ("I10", "I22"), 1),
-    "T25": Suite("shutdown", "Ctrl+C once and twice, at a terminal", ("I16", "I22"), 30),
+    "T25": Suite("shutdown", "Ctrl+C once and twice, at a terminal", ("I16", "I22"), 25),
     "T26": Suite("floods", "agents that print and write without end", ("I23",), 1),
     "T29": Suite("hostile git", "repositories that want git to run what they say", ("I26",), 1),
     "T30": Suite(
