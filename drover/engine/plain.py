@@ -214,7 +214,9 @@ class PlainCrew:
                 return
             if ahead.due_at is not None:
                 wait_s = min(LOOK_S, max(0.0, (ahead.due_at - self._tools.clock.now()) / 1000))
-            await store.bell.wait(ticket, wait_s)
+            with anyio.move_on_after(wait_s):
+                await store.bell.wait(ticket, wait_s)
+                await self._idle.somebody()  # what became ready meanwhile can be begun by nobody before
 
     async def _keep_leases(self) -> None:
         """Renew what is held; stop the work of a claim that was taken away."""
@@ -291,6 +293,7 @@ class Waiting:
 
     _sleepers: deque[anyio.Event] = field(default_factory=deque)
     _calls: int = 0
+    _came: anyio.Event = field(default_factory=anyio.Event)
 
     def ticket(self) -> int:
         """Taken before looking; :meth:`wait` with it returns at once if somebody was called since."""
@@ -306,11 +309,18 @@ class Waiting:
     def __len__(self) -> int:
         return len(self._sleepers)
 
+    async def somebody(self) -> None:
+        """Returns when there is one of them."""
+        if not self._sleepers:
+            await self._came.wait()
+
     async def wait(self, ticket: int) -> None:
         if ticket != self._calls:
             return
         event = anyio.Event()
         self._sleepers.append(event)
+        self._came.set()
+        self._came = anyio.Event()
         try:
             await event.wait()
         finally:

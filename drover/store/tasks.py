@@ -214,17 +214,22 @@ class Tasks:
 
         async def at_once(tx: Transaction) -> list[Task]:
             now = self._clock.now()
-            ids = await self._insert_all(tx, news, now, by)
+            ids, edges = await self._insert_all(tx, news, now, by)
             tx.ring()
-            return await _load_these(tx, ids, now)
+            return await _load_these(tx, ids, now, edges)
 
         if len(news) >= AT_ONCE and not any(new.parent_id for new in news):
             with suppress(_Taken):  # nothing was written
                 return await self._database.write(at_once)
         return await self._database.write(verb)
 
-    async def _insert_all(self, tx: Transaction, news: Sequence[NewTask], now: int, by: str | None) -> list[str]:
-        """Tasks without parents, in one statement of each kind; their ids in order. Raises :class:`_Taken`."""
+    async def _insert_all(
+        self, tx: Transaction, news: Sequence[NewTask], now: int, by: str | None
+    ) -> tuple[list[str], _Edges | None]:
+        """Tasks without parents, in one statement of each kind; their ids in order. Raises :class:`_Taken`.
+
+        With their edges, when all of them are new: nothing else can stand behind them yet.
+        """
         keys = await _ids_of_keys(tx, [new.key for new in news if new.key is not None])
         free = iter(await self._free_ids(tx, len(news)))
         names: dict[str, str] = {}
@@ -249,8 +254,9 @@ class Tasks:
             raise _Taken
         for id, label in labels:
             await tx.run("add_label", task_id=id, label=label)
+        edges = _edges_of(labels, put_off.edges) if len(rows) == len(news) else None
         await put_off.write(tx, now)
-        return ids
+        return ids, edges
 
     async def _free_ids(self, tx: Transaction, count: int) -> list[str]:
         """As many new ids, none of them taken now."""
@@ -728,22 +734,36 @@ async def _stranded(tx: Transaction) -> Set[str]:
     return {str(r["id"]) for r in await tx.all("list_stranded")}
 
 
+_Edges = Mapping[tuple[str, str], Sequence[str]]  # (task, "label" or "blocker" or "dependent") → the others, sorted
+
+
+def _edges_of(labels: Iterable[tuple[str, str]], blockers: Sequence[tuple[str, str]]) -> _Edges:
+    """Of (task, label) and (task, blocker)."""
+    edges: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for id, label in labels:
+        edges[id, "label"].append(str(clean(label)))
+    for id, blocker in blockers:
+        edges[id, "blocker"].append(blocker)
+        edges[blocker, "dependent"].append(id)
+    return {key: sorted(others) for key, others in edges.items()}
+
+
 async def _load_page(tx: Transaction, now: int, **which: Value) -> list[Task]:
     return await _with_their_edges(tx, await tx.all("list_tasks_page", **which), now)
 
 
-async def _load_these(tx: Transaction, ids: Sequence[str], now: int) -> list[Task]:
+async def _load_these(tx: Transaction, ids: Sequence[str], now: int, edges: _Edges | None = None) -> list[Task]:
     found: dict[str, Task] = {}
     for at in range(0, len(ids), PAGE):
         rows = await tx.all("list_tasks_among", ids=json.dumps(ids[at : at + PAGE]))
-        found |= {task.id: task for task in await _with_their_edges(tx, rows, now)}
+        found |= {task.id: task for task in await _with_their_edges(tx, rows, now, edges)}
     return [found[id] for id in ids]
 
 
-async def _with_their_edges(tx: Transaction, rows: Sequence[Row], now: int) -> list[Task]:
-    edges: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
-    for edge in await tx.all("list_edges_among", ids=json.dumps([row["id"] for row in rows])) if rows else ():
-        edges[str(edge["id"]), str(edge["kind"])].append(str(edge["other"]))
+async def _with_their_edges(tx: Transaction, rows: Sequence[Row], now: int, edges: _Edges | None = None) -> list[Task]:
+    """``edges``: where they are known already."""
+    if edges is None:
+        edges = await _edges_among(tx, rows)
     stranded = await _stranded(tx) if any(row["open_blockers"] for row in rows) else frozenset()
     return [
         task_of(
@@ -756,3 +776,10 @@ async def _with_their_edges(tx: Transaction, rows: Sequence[Row], now: int) -> l
         )
         for row in rows
     ]
+
+
+async def _edges_among(tx: Transaction, rows: Sequence[Row]) -> _Edges:
+    edges: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for edge in await tx.all("list_edges_among", ids=json.dumps([row["id"] for row in rows])) if rows else ():
+        edges[str(edge["id"]), str(edge["kind"])].append(str(edge["other"]))
+    return edges

@@ -317,3 +317,15 @@ async def test_a_fact_about_the_store_is_kept_until_it_is_set_anew(store: Store)
 async def test_a_single_statement_can_be_sent_by_itself_on_either_database(store: Store) -> None:
     assert await store.database.call(lambda tx: tx.run("set_meta", key="k", value="v")) == 1
     assert await store.workers.meta("k") == "v"
+
+
+async def test_what_adding_many_says_of_them_is_what_is_there(store: Store) -> None:
+    """Their edges are told without being read again."""
+    old = await add(store, "old")
+    news = [
+        NewTask(title=f"{n}", key=f"k{n}", labels=("b", "a\0", "ä") if n % 3 else (), blocked_by=blockers)
+        for n, blockers in enumerate([(), (old.id,), *((f"k{n}", f"k{n + 1}", old.id) for n in range(10))])
+    ]
+    for added in (await store.tasks.add_many(news), await store.tasks.add_many([*news, NewTask(title="one more")])):
+        assert added == [await store.tasks.get(task.id) for task in added]
+    assert added[2].blocks and added[2].blocked_by and added[2].labels
