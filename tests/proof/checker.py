@@ -132,6 +132,8 @@ def a_terminal_state_is_final(e: Evidence) -> Iterator[str]:
         task = event["task_id"]
         if event["type"] in ORDERS:
             ended.pop(task, None)
+        elif (ended.get(task), event["type"]) == ("task.cancelled", "task.stopped"):
+            pass  # no move: it tells that nothing of what was cancelled is alive any more
         elif task in ended and event["type"] in MOVES:
             yield f"{task}: {event['type']} after {ended[task]}"
         elif event["type"] in TERMINAL:

@@ -136,6 +136,15 @@ def an_end_is_taken_back(past: Past) -> None:
     past.sql("INSERT INTO events (type, at, task_id, data) VALUES ('task.failed', 1, ?, '{}')", past.ids[0])
 
 
+def what_was_done_is_stopped(past: Past) -> None:
+    past.sql("INSERT INTO events (type, at, task_id, data) VALUES ('task.stopped', 1, ?, '{}')", past.ids[0])
+
+
+def what_was_cancelled_waits(past: Past) -> None:
+    for type in ("task.reset", "task.cancelled", "task.waiting"):
+        past.sql("INSERT INTO events (type, at, task_id, data) VALUES (?, 1, ?, '{}')", type, past.ids[0])
+
+
 def an_agent_runs_after_the_end(past: Past) -> None:
     past.note(event="start", task=past.ids[0], attempt=2, fence=9, at=time.time() + 60)
 
@@ -187,6 +196,8 @@ PLANTED: list[tuple[str, Callable[[Past], None]]] = [
     ("I20", a_merge_is_left_half_done),
     ("I20", a_clone_is_left),
     ("I1", an_end_is_taken_back),
+    ("I1", what_was_done_is_stopped),
+    ("I1", what_was_cancelled_waits),
     ("I6", an_agent_runs_after_the_end),
     ("I8", an_agent_runs_twice_for_nothing),
     ("I9", work_is_lost),
@@ -218,6 +229,13 @@ def test_the_judge_sees_a_bad_history(past: Past, law: str, plant: Callable[[Pas
 
 def test_the_judge_finds_nothing_in_a_good_history(past: Past) -> None:
     assert past.judged() == {}
+
+
+def test_the_last_word_of_a_cancelled_execution_is_no_new_beginning(past: Past) -> None:
+    for type in ("task.reset", "task.cancelled", "task.stopped"):
+        past.sql("INSERT INTO events (type, at, task_id, data) VALUES (?, 1, ?, '{}')", type, past.ids[0])
+    past.sql("UPDATE tasks SET state = 'cancelled', completed_at = NULL WHERE id = ?", past.ids[0])
+    assert not [what for law, what in judge(past.evidence) if law == "I1"]
 
 
 @pytest.mark.suite("T0")
