@@ -47,6 +47,7 @@ class History:
         self.story = Story(home / f"{seed}", a_shape(self.rng), url=url, workers=self.rng.randint(1, 3))
         self.happened: Counter[str] = Counter()
         self.commits = count(1)
+        self.put_off: list[str] = []  # files of the operator's, while git says that the index is locked
 
     def tell(self) -> list[Violation]:
         self.story.begin()
@@ -57,9 +58,13 @@ class History:
             for run in runs:
                 os.waitpid(run, 0)
             self.story.note_tip()
-        for _ in range(END_RUNS):
+        for run in range(END_RUNS):
             if status := self.story.run():
                 return [("I16", f"a run that nobody disturbed ended with {status}")]
+            if run == 0:
+                self.put_off = [name for name in self.put_off if not self._save(name)]
+        if self.put_off:
+            return [("I20", f"git cannot commit {self.put_off} when the runs are over")]
         return judge(self.story.evidence())
 
     def _run(self) -> int:
@@ -75,10 +80,15 @@ class History:
         return self.story.start(meet)
 
     def _commit(self) -> None:
-        """The operator commits a file of their own, where nobody else writes. A lock of drover's is waited for."""
+        """The operator commits a file of their own, where nobody else writes; later if a lock is in the way."""
         self.happened["commit"] += 1
         name = f"own-{next(self.commits)}.txt"
         (self.story.repo / name).write_text("mine\n")
+        if not self._save(name):
+            self.put_off.append(name)
+
+    def _save(self, name: str) -> bool:
+        """Whether git has committed it: a lock that a run left behind as it died is there until the next run."""
         for argv in (["add", name], ["commit", "-q", "-m", name]):
             for _ in range(50):
                 done = subprocess.run(
@@ -86,7 +96,10 @@ class History:
                 )
                 if done.returncode == 0:
                     break
+            else:
+                return False
         self.story.note_tip()
+        return True
 
     def _order(self) -> None:
         order, which = self.rng.choice(ORDERS), self.rng.random()
