@@ -6,6 +6,8 @@ A message is one line that says what is wrong with which value; ``hint`` says wh
 
 from __future__ import annotations
 
+import errno
+
 
 class DroverError(Exception):
     """Something went wrong."""
@@ -135,6 +137,11 @@ class DiskFull(DroverError):
     """There is no space left on the disk drover writes to."""
 
     code = "disk_full"
+
+
+def says_disk_full(error: BaseException) -> bool:
+    """Whether there was no space left: as drover says it, or as the system does (the disk, or what a user may use)."""
+    return isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT))
 
 
 class AttemptFailed(DroverError):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
-from drover.domain.errors import AgentError, AttemptFailed, DiskFull, DroverError, StoreUnavailable, Unreachable
+from drover.domain.errors import AgentError, AttemptFailed, DroverError, StoreUnavailable, Unreachable, says_disk_full
 from drover.domain.models import Frozen, Landed
 from drover.domain.plans import PlanDraft
 from drover.domain.policy import backoff_ms
@@ -291,7 +291,7 @@ def judge(
         return Failed(error_class=Outcome.FAILED, message=error.message, advice=error.hint or "drover doctor")
     message = error.message if isinstance(error, DroverError) else f"{type(error).__name__}: {error}"
     later = now + backoff_ms(troubles + 1, rng)
-    if isinstance(error, DiskFull):
+    if says_disk_full(error):
         return Parked(reason="disk_full", detail=message, until=later)
     if isinstance(error, StoreUnavailable):
         return Parked(reason="store", detail=message, until=later)

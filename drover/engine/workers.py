@@ -19,6 +19,7 @@ from drover.domain.errors import (
     LeaseLost,
     OutcomeUnknown,
     StoreUnavailable,
+    says_disk_full,
 )
 from drover.domain.models import Claim, Mode, Worker
 from drover.domain.policy import heartbeat_ms
@@ -321,7 +322,7 @@ class Crew:
             except LeaseLost as lost:
                 outcome.append(lost)
             except Exception as error:
-                if not isinstance(error, AttemptFailed | DroverError):
+                if not (isinstance(error, AttemptFailed | DroverError) or says_disk_full(error)):
                     log.exception("%s: unexpected trouble", task.id)
                 outcome.append(
                     judge(

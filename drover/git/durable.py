@@ -8,7 +8,6 @@ object that is empty. An object that exists already is never fsynced again by gi
 from __future__ import annotations
 
 import ctypes
-import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterable
@@ -18,7 +17,7 @@ from typing import TypeVar, TypeVarTuple, Unpack
 
 from anyio import to_thread
 
-from drover.domain.errors import DiskFull
+from drover.domain.errors import DiskFull, says_disk_full
 
 Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
@@ -31,7 +30,7 @@ async def on_disk(function: Callable[[Unpack[Arguments]], Result], *args: *Argum
     try:
         return await to_thread.run_sync(function, *args)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if says_disk_full(error):
             raise DiskFull(f"no space left on the disk for {error.filename or 'a file'}") from error
         raise
 

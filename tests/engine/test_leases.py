@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -430,6 +432,24 @@ async def test_an_unexpected_error_uses_up_no_attempt(
     assert (after.status, after.failures, after.executions) == (Status.COMPLETED, 0, 1)
     assert waited.data["reason"] == "internal"
     assert "a bug of ours" in caplog.text
+
+
+async def test_a_disk_that_is_full_for_drovers_own_files_is_waited_out(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However often: it is no trouble of the task's."""
+    monkeypatch.setattr(verdicts, "backoff_ms", lambda *_: 20)
+    full, times = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), verdicts.TROUBLES_LIMIT + 1
+    monkeypatch.setattr(result, "take", failing(result.take, full, times=times))
+    async with site.open() as drover:
+        task = await drover.add("First")
+        async with running(drover):
+            pass
+        after = await drover.task(task.id)
+        waited = [e.data["reason"] async for e in drover.events(types=["task.waiting"])]
+    assert (after.status, after.failures) == (Status.COMPLETED, 0)
+    assert waited == ["disk_full"] * times
+    assert "Traceback" not in caplog.text
 
 
 async def test_a_run_waits_no_longer_than_until_the_next_task_is_due(
