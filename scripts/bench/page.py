@@ -77,10 +77,11 @@ What falls short differs between runs on a shared machine; these are the goals t
   `list`: all of them pass on a quiet machine, and fall short when 15 to 29 processes want four cores, for each wake-up
   then waits its turn. That a claim costs the same in a backlog of any size is counted in steps of the database's
   machine by the tests.
-- **How far two runs agree.** Of two in a row on a quiet machine each passed 18 of 23. Of the limit they said: 1.67 and
-  1.92 for `layered` on SQLite, 1.43 and 1.27 on Postgres, 1.47 and 1.39 against DBOS, 0.93 and 0.93 for `status`, 0.55
-  and 0.35 for a life with git, 0.94 and 1.16 for landings, 1.50 and 1.00 for an idle run, 1.69 and 1.91 for eight
-  workers over one.
+- **How far two runs agree.** Two in a row passed 19 and 18 of 23, in an hour in which even `--version` took half as long
+  again as before. Of the limit they said: 1.11 and 1.27 for `layered` on SQLite, 1.23 and 1.37 on Postgres, 0.95 and
+  1.35 against DBOS, 0.98 twice for `status`, 0.57 and 0.23 for a life with git, 1.05 and 1.00 for landings, 1.00 and
+  0.75 for an idle run, 1.76 and 1.92 for eight workers over one. In a quicker hour the same code took 0.26 to 0.30 s for
+  `layered` on SQLite: 0.85 to 1.1 of the limit, and 9.7 to 11 times as fast as DBOS.
 - **Eight workers over one.** One worker alone has become fast: 15 git commands a life, not 60, leave it little to wait
   for, so eight can gain little: what a life costs is mostly processor time (see the landings), of which four cores have
   four times as much and one thread of drover's has as much as before.
