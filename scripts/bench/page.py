@@ -56,10 +56,10 @@ Taken before and after each change while others worked on the same machine: take
 | `layered 1000` on Postgres | 14.3 × the floor | 2.8 × | finish and claim in 1 message, not 11 |
 | adding 1,000 tasks on Postgres | 4.5 s | 0.5 s | one statement for all tasks, one count of all blockers |
 | `layered 1000` on SQLite | 3.2 × the floor | 2.3 × | adding in one statement |
-| statements of a task without git | 8.0 | 1.2 | what ends together is finished, and the next ones taken, by the same nine |
+| statements of a task without git | 8.0 | 1.2 | tasks that end together are finished by the same nine |
 | writes to files of a task without git | 29 | 9 | what a savepoint may have to take back is kept in memory |
-| `layered 1000` on SQLite, quiet machine | 0.54 s | 0.28 s | both; edges just added are not read; nobody looks while all work |
-| `layered 1000` on Postgres, a group of eight | 7 ms | 5 ms | one message for eight; the function is planned once, by keys |
+| `layered 1000` on SQLite, quiet | 0.54 s | 0.28 s | both; new edges are not read again; nobody looks while all work |
+| on Postgres, a group of eight | 7 ms | 5 ms | one message for eight; the function is planned once, by keys |
 | `status --oneline` at 100,000 | 4.6 × | 2.1 × | counts from indexes; imports no agents, no git, no parser |
 | a supervisor's start, processor time | 27 ms | 12 ms | five modules of the standard library less |
 | a look for a dead execution's processes | 6 ms | 2 ms | plain reads of /proc |
@@ -77,18 +77,19 @@ What falls short differs between runs on a shared machine; these are the goals t
   `list`: all of them pass on a quiet machine, and fall short when 15 to 29 processes want four cores, for each wake-up
   then waits its turn. That a claim costs the same in a backlog of any size is counted in steps of the database's
   machine by the tests.
-- **How far two runs agree.** Two in a row passed 19 and 18 of 23, in an hour in which even `--version` took half as long
-  again as before. Of the limit they said: 1.11 and 1.27 for `layered` on SQLite, 1.23 and 1.37 on Postgres, 0.95 and
-  1.35 against DBOS, 0.98 twice for `status`, 0.57 and 0.23 for a life with git, 1.05 and 1.00 for landings, 1.00 and
-  0.75 for an idle run, 1.76 and 1.92 for eight workers over one. In a quicker hour the same code took 0.26 to 0.30 s for
-  `layered` on SQLite: 0.85 to 1.1 of the limit, and 9.7 to 11 times as fast as DBOS.
+- **How far two runs agree.** Two in a row passed 19 and 18 of 23, in an hour in which even `--version` took half as
+  long again as before. Of the limit they said: 1.11 and 1.27 for `layered` on SQLite, 1.23 and 1.37 on Postgres,
+  0.95 and 1.35 against DBOS, 0.98 twice for `status`, 0.57 and 0.23 for a life with git, 1.05 and 1.00 for landings,
+  1.00 and 0.75 for an idle run, 1.76 and 1.92 for eight workers over one. In a quicker hour the same code took 0.26
+  to 0.30 s for `layered` on SQLite: 0.85 to 1.1 of the limit, and 9.7 to 11 times as fast as DBOS.
 - **Eight workers over one.** One worker alone has become fast: 15 git commands a life, not 60, leave it little to wait
   for, so eight can gain little: what a life costs is mostly processor time (see the landings), of which four cores have
   four times as much and one thread of drover's has as much as before.
-- **No git, against the floors.** Of 0.28 s for `layered`, adding takes 0.08 (the floor: 0.01), commits 0.06 (the floor:
-  the same, eight tasks in each), the statements 0.06, Python in the writing thread 0.03 and the event loop 0.04. Besides
-  what the floor writes there are the history of attempts, three events instead of one, and rows of 50 columns. So the
-  ratio falls when the disk is slow, and rises when it is quick. On Postgres the server takes 3 ms for a group of eight.
+- **No git, against the floors.** Of 0.28 s for `layered`, adding takes 0.08 (the floor: 0.01), commits 0.06 (the
+  floor: the same, eight tasks in each), the statements 0.06, Python in the writing thread 0.03 and the event loop
+  0.04. Besides what the floor writes there are the history of attempts, three events instead of one, and rows of 50
+  columns. So the ratio falls when the disk is slow, and rises when it is quick. On Postgres the server takes 3 ms
+  for a group of eight.
 - **Landings.** The lane is not what is waited for. With 12 processes on four cores a life of eight took 0.13 s of
   processor time (0.18 s before): 0.08 s for 13 git commands, the supervisor and the agent, and 0.05 s in drover's own
   process, which is one thread. So one run lands 20 a second at most there, and more where the cores are its own.
