@@ -19,11 +19,6 @@ from drover.domain.errors import DroverError
 from drover.process.command import GENTLY_S, Command
 from drover.process.identity import group_lives
 
-try:
-    from _signal import getsignal  # type: ignore[import-not-found] # not an enum of each: a tenth of the time
-except ImportError:
-    from signal import getsignal
-
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOOK_AGAIN_S = 0.02
 
@@ -137,7 +132,7 @@ def _stopping_signals_reset() -> Iterator[None]:
     with _reset_lock:
         _resets += 1
         for number in STOPPING:
-            if getsignal(number) == signal.SIG_IGN:
+            if signal.getsignal(number) is signal.SIG_IGN:
                 _restore[number] = signal.SIG_IGN
                 signal.signal(number, lambda *_: None)
     try:

@@ -81,8 +81,7 @@ class Together(Generic[A, R]):
             if type(error) in (StoreError, DiskFull) and len(group) > 1:
                 # One of them broke it for all, and nothing was kept: each is tried alone.
                 for asked in group:
-                    alone = [asked.item]
-                    await self._answer([asked], lambda alone=alone: alone)  # type: ignore[misc]
+                    await self._answer([asked], [asked.item].copy)
                 return
             answers = [error] * len(group)
         for asked, answer in zip(group, answers, strict=True):

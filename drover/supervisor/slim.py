@@ -1,6 +1,6 @@
 """What is taken of the standard library without all that it brings along: each agent waits for its supervisor's start.
 
-``json``, ``typing``, ``signal``, ``contextlib`` and ``ctypes`` together cost three times what starting Python costs.
+``json``, ``typing``, ``signal`` and ``contextlib`` together cost more than twice what starting Python costs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
     from types import TracebackType
-    from typing import Any
 else:
     try:
         import _signal as signal  # all that `signal` has, as plain numbers: its enums cost 5 ms
@@ -21,7 +20,6 @@ else:
 __all__ = ["adopt_orphans", "signal", "suppress", "to_json"]
 
 _ESCAPED = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-_SET_CHILD_SUBREAPER = (36, 1, 0, 0, 0)
 
 
 class suppress:  # noqa: N801 - it is contextlib's
@@ -68,14 +66,7 @@ def _escape(letter: str) -> str:
 
 def adopt_orphans() -> None:
     """Become the parent of every descendant that loses its own (Linux; there is nothing like it elsewhere)."""
-    if sys.platform != "linux":
-        return
-    try:
-        import _ctypes as c  # noqa: PLC0415 - not on other systems
+    if sys.platform == "linux":
+        import ctypes  # noqa: PLC0415 - not on other systems
 
-        itself: Any = None  # this very program, as ctypes.CDLL(None) says it
-        c.call_function(c.dlsym(c.dlopen(itself, 0), "prctl"), _SET_CHILD_SUBREAPER)
-    except (ImportError, AttributeError):  # another Python than CPython
-        import ctypes  # noqa: PLC0415 - costs 4 ms
-
-        ctypes.CDLL(None).prctl(*_SET_CHILD_SUBREAPER)
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER

@@ -61,7 +61,7 @@ Taken before and after each change while others worked on the same machine: take
 | `layered 1000` on SQLite, quiet | 0.54 s | 0.28 s | both; new edges are not read again; nobody looks while all work |
 | on Postgres, a group of eight | 7 ms | 5 ms | one message for eight; the function is planned once, by keys |
 | `status --oneline` at 100,000 | 4.6 × | 2.1 × | counts from indexes; imports no agents, no git, no parser |
-| a supervisor's start, processor time | 27 ms | 12 ms | five modules of the standard library less |
+| a supervisor's start, processor time | 27 ms | 16 ms | four modules of the standard library less |
 | a look for a dead execution's processes | 6 ms | 2 ms | plain reads of /proc |
 | git commands of a life, 8 workers | 20.6 | 13.4 | loose trees are read, and commits on ours written, without git |
 | processor time of a life, 8 workers | 182 ms | 130 ms | these three, and one look at a lease for a swarm of rings |

@@ -5,7 +5,6 @@ The project has a small disk in memory to itself, and a file that leaves so much
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -19,6 +18,7 @@ import pytest
 
 from tests.e2e.conftest import Project, make_project
 from tests.proof.plugin import Tally
+from tests.small_disk import small_disk
 
 LEVELS = 20
 MOST = 600_000  # bytes left at the first level; less than two lives take
@@ -42,12 +42,7 @@ while True:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Project]:
-    where = tmp_path / "small"
-    where.mkdir()
-    argv = ["mount", "-t", "tmpfs", "-o", "size=64m", "drover-test", str(where)]
-    if os.geteuid() != 0 or subprocess.run(argv, capture_output=True, check=False).returncode:
-        pytest.skip("only root can mount a small disk")
-    try:
+    with small_disk(tmp_path / "small", "64m") as where:
         project = make_project(where)
         project.ledger = tmp_path / "books"
         (tmp_path / "agent.py").write_text(AGENT)
@@ -57,8 +52,6 @@ def small(tmp_path: Path) -> Iterator[Project]:
         project.git("commit", "-q", "-a", "-m", "no floor")
         yield project
         project.eventually(lambda: not project.living(), "nothing to be alive on the disk")
-    finally:
-        subprocess.run(["umount", "-l", str(where)], check=True)
 
 
 def run_with_so_much_left(project: Project, spare: int) -> bool:

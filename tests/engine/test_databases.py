@@ -7,7 +7,6 @@ import random
 import shutil
 import sqlite3
 import string
-import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -34,6 +33,7 @@ from drover.store.postgres_link import Limits
 from tests import postgres_server
 from tests.engine.places import Site
 from tests.proof.plugin import Tally
+from tests.small_disk import small_disk
 from tests.store.proxies import Cut, Wire, wire
 
 pytestmark = pytest.mark.anyio
@@ -263,32 +263,24 @@ async def test_a_run_lives_through_restarts_of_its_server(site: Site, tally: Tal
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 24 MB that belongs to whoever runs the server."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a disk")
-    where = Path(tempfile.mkdtemp(prefix="drover-small-"))
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(where)], check=False)
-    if mounted.returncode:
-        where.rmdir()
-        pytest.skip("no disk can be mounted here")
-    shutil.chown(where, "nobody")
-    try:
-        yield where
-    finally:
-        subprocess.run(["umount", "-l", str(where)], check=True)
-        where.rmdir()
+def disk() -> Iterator[Path]:
+    """A disk of 24 MB that belongs to whoever runs the server, in a directory that they may enter."""
+    with tempfile.TemporaryDirectory(prefix="drover-small-") as top:
+        Path(top).chmod(0o755)
+        with small_disk(Path(top, "disk"), "24m") as where:
+            shutil.chown(where, "nobody")
+            yield where
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.suite("T15")
-async def test_a_full_disk_of_the_server_is_waited_out(site: Site, small_disk: Path) -> None:
+async def test_a_full_disk_of_the_server_is_waited_out(site: Site, disk: Path) -> None:
     made = postgres_server.new_data()
     server = postgres_server.start(made)
     try:
         admin = await asyncpg.connect(server.url())
-        await admin.execute(f"CREATE TABLESPACE small LOCATION '{small_disk}'")
+        await admin.execute(f"CREATE TABLESPACE small LOCATION '{disk}'")
         await admin.execute("CREATE DATABASE small TABLESPACE small")
         await admin.close()
         scene = Scene(site, server.url("small"))

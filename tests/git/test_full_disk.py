@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from drover.domain.errors import DiskFull, GitError
 from drover.git.command import Place, our_environment
 from tests.conftest import Git
 from tests.proof.plugin import Tally
+from tests.small_disk import small_disk
 
 pytestmark = pytest.mark.anyio
 PAGE = 4096
@@ -23,13 +22,8 @@ FILES = 300  # an index of several pages
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
-    where = tmp_path / "small"
-    where.mkdir()
-    argv = ["mount", "-t", "tmpfs", "-o", "size=3m", "drover-test", str(where)]
-    if os.geteuid() != 0 or subprocess.run(argv, capture_output=True, check=False).returncode:
-        pytest.skip("only root can mount a small disk")
-    yield where
-    subprocess.run(["umount", "-l", str(where)], check=True)
+    with small_disk(tmp_path / "small", "3m") as where:
+        yield where
 
 
 async def commit_a_change(place: Place, base: str, number: int) -> None:

@@ -17,6 +17,7 @@ from drover.git.checkout import Diverged, Published, _marker, finish_publishing,
 from drover.git.checkouts import Checkout, take_lock
 from drover.git.overlap import Blocked
 from drover.git.repo import Repo
+from tests.small_disk import small_disk
 
 from .conftest import Change, Git
 
@@ -606,21 +607,16 @@ async def test_a_checkout_that_goes_away_in_the_middle_does_not_stop_what_is_set
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    where = tmp_path / "small"
-    where.mkdir()
-    argv = ["mount", "-t", "tmpfs", "-o", "size=1m", "drover-test", str(where)]
-    if subprocess.run(argv, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount")
-    yield where
-    subprocess.run(["umount", str(where)], check=True)
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "small", "1m") as where:
+        yield where
 
 
 @pytest.mark.suite("T15")
 async def test_a_disk_that_is_too_small_takes_the_whole_update_back(
-    scene: Scene, small_disk: Path, git: Git, change: Change
+    scene: Scene, disk: Path, git: Git, change: Change
 ) -> None:
-    linked = small_disk / "main"
+    linked = disk / "main"
     scene.git("switch", "-q", "--detach")
     scene.git("worktree", "add", "-q", str(linked), "main")
     scene.new = change(scene.repo.root, scene.old, {"a": "2\n", "big": "x" * 2_000_000, "gone": None})

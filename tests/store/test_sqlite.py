@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import signal
 import sqlite3
@@ -25,6 +24,7 @@ from drover.store.database import Transaction
 from drover.store.sqlite import SqliteDatabase
 from drover.store.sqlite_file import CHECKPOINT_PAGES, PAGE, WAL_LIMIT, in_thread
 from tests.proof.plugin import Tally
+from tests.small_disk import small_disk
 from tests.store.conftest import Place
 from tests.store.scenes import add
 
@@ -115,42 +115,33 @@ async def test_a_write_that_the_file_has_no_room_for_takes_no_neighbour_with_it(
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 3 MiB."""
-    where = tmp_path / "disk"
-    where.mkdir()
-    if (
-        os.geteuid() != 0
-        or subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=3m", "drover-test", where], capture_output=True, check=False
-        ).returncode
-    ):
-        pytest.skip("only root can mount a small disk")
-    yield where
-    subprocess.run(["umount", "-l", where], check=True)
+    with small_disk(tmp_path / "disk", "3m") as where:
+        yield where
 
 
 @pytest.mark.suite("T15")
 @pytest.mark.parametrize("levels", [5, pytest.param(20, marks=pytest.mark.slow)])
 async def test_a_full_disk_is_said_and_the_store_goes_on_when_there_is_room_again(
-    small_disk: Path, levels: int, tally: Tally
+    disk: Path, levels: int, tally: Tally
 ) -> None:
-    place = Place(f"sqlite:///{small_disk}/drover.db", None, "sqlite")  # type: ignore[arg-type]
+    place = Place(f"sqlite:///{disk}/drover.db", None, "sqlite")  # type: ignore[arg-type]
     async with open_store(place.url) as store:
         kept = [await add(store, "before")]
-        room = shutil.disk_usage(small_disk).free
+        room = shutil.disk_usage(disk).free
         for level in range(levels):
             spare = int(200_000 * (1 - level / (levels - 1)) ** 2)
-            (small_disk / "ballast").write_bytes(b"x" * max(0, room - spare))
+            (disk / "ballast").write_bytes(b"x" * max(0, room - spare))
             with pytest.raises(DiskFull, match="no space left"):
                 for _ in range(200):
                     kept.append(await add(store, "while", description="x" * 2_000))
             with pytest.raises(DiskFull):
                 await add(store, "still full", description="x" * 60_000)
             assert len(await store.tasks.list_tasks()) == len(kept)
-            (small_disk / "ballast").unlink()
+            (disk / "ballast").unlink()
             kept.append(await add(store, "after"))
-            room = shutil.disk_usage(small_disk).free
+            room = shutil.disk_usage(disk).free
             tally(points=1)
         assert {t.id for t in await store.tasks.list_tasks()} == {t.id for t in kept}
     assert look(place, "PRAGMA integrity_check") == "ok"

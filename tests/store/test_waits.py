@@ -32,12 +32,12 @@ async def test_what_is_due_at_this_very_moment_waits_no_more(store: Store, clock
     task = await parked(store, due, epic_id=epic.id)
     for scope in ({"epic_id": epic.id}, {"task_ids": [task.id]}, {}):
         for choice in ("ready", "to_plan"):
-            outlook = await store.tasks.outlook(choice=choice, **scope)  # type: ignore[arg-type]
+            outlook = await store.tasks.outlook(choice=choice, **scope)
             assert (outlook.ready, outlook.due_at, outlook.person) == (0, due, 0)
     clock.advance(HOUR / 1000)
     for scope in ({"epic_id": epic.id}, {"task_ids": [task.id]}, {}):
         for choice in ("ready", "to_plan"):
-            outlook = await store.tasks.outlook(choice=choice, **scope)  # type: ignore[arg-type]
+            outlook = await store.tasks.outlook(choice=choice, **scope)
             assert (outlook.ready, outlook.due_at, outlook.person) == (1, None, 0)
     assert (await store.claims.claim(await hire(store))) is not None
 
