@@ -64,7 +64,7 @@ Taken before and after each change while others worked on the same machine: take
 | a supervisor's start, processor time | 27 ms | 16 ms | four modules of the standard library less |
 | a look for a dead execution's processes | 6 ms | 2 ms | plain reads of /proc |
 | git commands of a life, 8 workers | 20.6 | 13.4 | loose trees are read, and commits on ours written, without git |
-| processor time of a life, 8 workers | 182 ms | 130 ms | these three, and one look at a lease for a swarm of rings |
+| processor time of a life, 8 workers | 182 ms | 130 ms | these (a supervisor took 12 ms then), fewer looks at a lease |
 | of it in drover's own process | 62 ms | 50 ms | the same |
 | idle run | 0.18 % | 0.12 % | 2.5 looks a second at others' commits, not 5 |
 """
