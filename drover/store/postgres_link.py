@@ -220,7 +220,9 @@ def translated(error: BaseException, address: Address) -> DroverError:
     if isinstance(error, _STANDBY):
         return StoreUnavailable(f"{address} takes no writes now: {said}", hint="wait, or give the primary's address")
     if isinstance(error, asyncpg.DiskFullError):
-        return DiskFull(f"no space left at {address}", hint="free some space; drover goes on by itself")
+        return DiskFull(
+            f"no space left at {address}", hint="make room there, try again; a run at work goes on by itself"
+        )
     if isinstance(error, asyncpg.PostgresError):
         passing = str(error.sqlstate or "").startswith(_PASSING)
         return (StoreUnavailable if passing else StoreError)(f"{address}: {said}")

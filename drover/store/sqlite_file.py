@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import re
+import shutil
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable
@@ -25,6 +26,7 @@ BUSY_AGAIN_S = 0.005
 WAL_LIMIT = 16 << 20  # a WAL that a long reader let grow is cut to this when it starts anew
 CHECKPOINT_PAGES = 1_000
 PAGE = 4_096
+LITTLE_ROOM = 1 << 20  # more than SQLite asks for at a time, and file systems keep some of what they call free
 # PRAGMA → what it must read back as; NORMAL lost 500 of 500 acknowledged commits at a power cut, FULL none.
 PRAGMAS: dict[str, tuple[str, object]] = {
     "journal_mode": ("WAL", "wal"),
@@ -194,12 +196,12 @@ def is_full(error: BaseException) -> bool:
 
 
 def translated(error: BaseException, path: Path) -> DroverError:
-    """The error as the rest of drover knows it."""
+    """The error as the rest of drover knows it; of one at which nothing was kept."""
     if isinstance(error, DroverError):
         return error
-    if is_full(error):
-        return DiskFull(f"no space left for {path}", hint="free some space; drover goes on by itself")
     code = _code(error)
+    if is_full(error) or (code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and _is_crowded(path)):
+        return DiskFull(f"no space left for {path}", hint="make room and try again; a run at work goes on by itself")
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return StoreError(f"{path} is damaged or not a database: {error}", hint="run `drover doctor`")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
@@ -211,3 +213,14 @@ def translated(error: BaseException, path: Path) -> DroverError:
 
 def _code(error: BaseException) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def _is_crowded(path: Path) -> bool:
+    """Whether so little fits beside that file that an error of it means a full disk.
+
+    For the memory that its processes share (the ``-shm`` file) SQLite has no word of its own for that.
+    """
+    try:
+        return shutil.disk_usage(path.parent).free < LITTLE_ROOM
+    except OSError:
+        return False

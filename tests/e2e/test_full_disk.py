@@ -91,3 +91,18 @@ def test_a_run_on_a_full_disk_goes_on_without_a_hand_when_there_is_room(small: P
         assert database.execute("PRAGMA foreign_key_check").fetchall() == []
     for id in ids:
         assert small.git("show", f"main:{id}.txt").split() == [id] * 2_000
+
+
+@pytest.mark.suite("T15")
+def test_a_command_on_a_disk_without_a_byte_says_so_and_another_goes_on_when_there_is_room(small: Project) -> None:
+    id = small.add("One")
+    ballast = small.root.parent / "ballast"
+    ballast.write_bytes(b"x" * shutil.disk_usage(small.root).free)
+    for command in (["status"], ["add", "Another"], ["run"], ["doctor"]):
+        done = small.drover(*command, code=1)
+        assert "no space left" in done.stderr + done.stdout, command
+        assert "I/O error" not in done.stderr + done.stdout, command
+    ballast.unlink()
+    small.drover("run", timeout=120)
+    assert small.landed() == Counter([id])
+    assert small.statuses() == {"completed": 1}

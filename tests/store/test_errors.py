@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
 
 import asyncpg
 import pytest
@@ -101,6 +102,17 @@ def test_an_error_of_sqlite_says_whether_to_wait_and_what_to_do(
     assert str(FILE) in found.message
     assert message in found.message
     assert hint is None or hint in str(found.hint)
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN])
+def test_where_nothing_more_fits_any_error_of_a_file_is_a_full_disk(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "drover.db"
+    assert type(sqlite_file.translated(of_sqlite(code), file)) is StoreUnavailable
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+    assert type(sqlite_file.translated(of_sqlite(code), file)) is DiskFull
+    assert type(sqlite_file.translated(of_sqlite(sqlite3.SQLITE_CORRUPT), file)) is StoreError
 
 
 def test_what_is_said_already_is_not_said_otherwise() -> None:

@@ -23,6 +23,7 @@ from drover.store import Store, open_store, sqlite_file
 from drover.store.database import Transaction
 from drover.store.sqlite import SqliteDatabase
 from drover.store.sqlite_file import CHECKPOINT_PAGES, PAGE, WAL_LIMIT, in_thread
+from drover.testing import FakeClock
 from tests.proof.plugin import Tally
 from tests.small_disk import small_disk
 from tests.store.conftest import Place
@@ -146,6 +147,28 @@ async def test_a_full_disk_is_said_and_the_store_goes_on_when_there_is_room_agai
         assert {t.id for t in await store.tasks.list_tasks()} == {t.id for t in kept}
     assert look(place, "PRAGMA integrity_check") == "ok"
     assert look(place, "SELECT count(*) FROM tasks") == len(kept)
+
+
+@pytest.mark.suite("T15")
+@pytest.mark.parametrize("left", [0, 4_096, 28_672])
+async def test_a_store_that_cannot_be_opened_for_want_of_room_says_so(
+    disk: Path, clock: FakeClock, left: int, tally: Tally
+) -> None:
+    """Of the memory that its processes share, which is a file, SQLite says only that there was an error."""
+    place = Place(f"sqlite:///{disk}/drover.db", clock, "sqlite")
+    async with place.open() as store:
+        kept = {(await add(store, "before")).title}
+    (disk / "ballast").write_bytes(b"x" * (shutil.disk_usage(disk).free - left))
+    with pytest.raises(DiskFull, match="no space left"):
+        async with place.open() as store:
+            for n in range(20):
+                kept.add((await add(store, f"while {n}", description="x" * 4_000)).title)
+    (disk / "ballast").unlink()
+    async with place.open() as store:
+        kept.add((await add(store, "after")).title)
+        assert {t.title for t in await store.tasks.list_tasks()} == kept
+    assert look(place, "PRAGMA integrity_check") == "ok"
+    tally(points=1)
 
 
 @pytest.mark.suite("T16")
