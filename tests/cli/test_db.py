@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import time
@@ -166,6 +167,24 @@ def test_a_backup_is_a_database_like_the_other(lived: Cli, tmp_path: Path, monke
     lived.add("four")
     monkeypatch.setenv("DROVER_DATABASE_URL", f"sqlite:///{saved}")
     assert lived.json("list") == before and faults(lived) == []
+
+
+def test_a_backup_and_its_name_are_on_the_disk_when_it_is_said_to_be_there(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a power cut would leave is what was synced by then: the whole file, and afterwards the name it has."""
+    saved, real = tmp_path / "saved.db", os.fsync
+    synced: list[tuple[str, int]] = []
+
+    def note(handle: int) -> None:
+        found = os.fstat(handle)
+        is_name = found.st_ino == tmp_path.stat().st_ino
+        synced.append(("name", saved.stat().st_size) if is_name else ("file", found.st_size))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", note)
+    cli("db", "backup", str(saved))
+    assert synced == [("file", saved.stat().st_size), ("name", saved.stat().st_size)]
 
 
 def test_a_backup_overwrites_nothing(cli: Cli, tmp_path: Path) -> None:

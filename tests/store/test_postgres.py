@@ -21,7 +21,7 @@ import pytest
 
 from drover.domain.clock import SystemClock
 from drover.domain.errors import DroverError, LeaseLost, OutcomeUnknown, SettingsError, StoreError, StoreUnavailable
-from drover.domain.models import Claim, NewTask, Worker
+from drover.domain.models import Claim, NewTask, Task, Worker
 from drover.domain.states import State, Status
 from drover.domain.verdicts import Completed
 from drover.store import Store, open_store
@@ -41,6 +41,9 @@ from tests.store.scenes import add, hire, hire_many, landing_of, start, take
 
 pytestmark = pytest.mark.anyio
 WAITING_FOR_ME = "SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+WAITING_FOR_A_LOCK = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
 QUICK = Limits(connect_s=1, command_s=0.5, statement_ms=400, lock_ms=300, idle_in_transaction_ms=5_000, ping_s=0.1)
 PATIENT = QUICK._replace(connect_s=10, command_s=2, statement_ms=1_800, lock_ms=1_500)  # for a busy machine
 
@@ -743,6 +746,47 @@ async def test_an_import_stops_no_landing(place: Place, clock: FakeClock, monkey
                     landed.set()
         assert await store.tasks.miscounted() == []
         assert (await store.tasks.counts())[Status.READY] == adding
+
+
+CHANGES: dict[str, Callable[[Store, Task, Task], Awaitable[Task]]] = {
+    "resolve": lambda store, behind, blocker: store.tasks.resolve(behind.id),
+    "unblock": lambda store, behind, blocker: store.tasks.unblock(behind.id, [blocker.id]),
+    "block": lambda store, behind, blocker: store.tasks.block(behind.id, [blocker.id]),
+}
+
+
+@pytest.mark.parametrize("change", list(CHANGES))
+async def test_a_counter_is_right_when_a_blocker_lands_between_its_count_and_the_commit(
+    place: Place, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted, ended, go_on = anyio.Event(), anyio.Event(), anyio.Event()
+
+    async def tell_slowly(tx: Transaction, *told: Any, **more: Any) -> None:
+        await tell(tx, *told, **more)
+        counted.set()
+        await go_on.wait()
+
+    async with place.open() as store, place.open() as others, link(place) as looking:
+        blocker = await add(store, "blocker")
+        behind = await add(store, "behind", blocked_by=[] if change == "block" else [blocker])
+        claim = await take(store, blocker)
+
+        async def land() -> None:
+            await others.landings.landed(claim, landing_of(claim))
+            ended.set()
+
+        monkeypatch.setattr("drover.store.tasks.tell", tell_slowly)
+        async with anyio.create_task_group() as group:
+            group.start_soon(CHANGES[change], store, behind, blocker)
+            await counted.wait()
+            group.start_soon(land)
+            with anyio.fail_after(60):
+                while not (ended.is_set() or await looking.fetchval(WAITING_FOR_A_LOCK)):
+                    await anyio.sleep(0.01)
+            go_on.set()
+        assert await store.tasks.miscounted() == []
+        assert (await store.tasks.get(behind.id)).open_blockers == 0
+        assert (await store.tasks.get(blocker.id)).landed_at is not None
 
 
 async def test_an_intent_waits_for_whoever_takes_the_claim(place: Place, clock: FakeClock) -> None:
