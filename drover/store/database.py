@@ -92,13 +92,14 @@ class Bell:
     """Wakes whoever waits for the backlog to change. Rings are hints: after one, look again."""
 
     def __init__(self) -> None:
-        self._event = anyio.Event()
+        self._event: anyio.Event | None = None  # while somebody waits
         self.rings = 0
 
     def ring(self) -> None:
         self.rings += 1
-        self._event.set()
-        self._event = anyio.Event()
+        if self._event is not None:
+            self._event.set()
+            self._event = None
 
     def ticket(self) -> int:
         """Taken before looking; :meth:`wait` with it returns at once if the bell rang since."""
@@ -108,6 +109,7 @@ class Bell:
         """True when it rang since ``ticket``, False after ``timeout_s``."""
         if self.rings != ticket:
             return True
+        self._event = self._event or anyio.Event()
         with anyio.move_on_after(timeout_s):
             await self._event.wait()
         return self.rings != ticket

@@ -17,7 +17,7 @@ from drover.domain.errors import LeaseLost, OutcomeUnknown
 from drover.domain.models import Claim, Worker
 from drover.store.database import Database, Row, Transaction, Value
 from drover.store.migrate import refuse_newer
-from drover.store.rows import task_of
+from drover.store.rows import claim_of
 from drover.store.together import Together
 
 _as_json = json.JSONEncoder(ensure_ascii=False).encode
@@ -40,15 +40,11 @@ class Finished(NamedTuple):
 class _End(NamedTuple):
     """A claim to be closed with its result, and who takes the next task."""
 
+    key: str  # a claim's name: two of one task may end in one group, of whom one is behind its fence
     claim: Claim
     result: str | None
     then: Worker | None
     idle: int
-
-    @property
-    def key(self) -> str:
-        """A claim's name: two of one task may end in one group, of whom one is behind its fence."""
-        return f"{self.claim.task_id} {self.claim.fence}"
 
     def told(self) -> list[Value]:
         """As the statements want it, see finish_tasks; and the worker that goes on."""
@@ -79,10 +75,10 @@ class Plain:
 
         async def verb(tx: Transaction) -> Taken | None:
             now = self._clock.now()
-            rows = await self._start(tx, [worker.id], now)
+            rows, ids = await self._start(tx, [worker.id], now)
             if rows:
-                await tx.run("tell_ends_and_claims", ends="[]", ready="[]", ids=_ids(rows), now=now)
-            return (await self._taken(tx, rows, now)).get(worker.id)
+                await tx.run("tell_ends_and_claims", ends="[]", ready="[]", ids=ids, now=now)
+            return (await self._taken(tx, rows, ids, now)).get(worker.id)
 
         return await self._database.write(verb)
 
@@ -93,10 +89,11 @@ class Plain:
         :class:`LeaseLost` when the claim is no longer held; then nothing was written and nothing taken.
         Those that finish while a transaction is under way are finished together in the next.
         """
+        end = _End(f"{claim.task_id} {claim.fence}", claim, result, then, idle)
         try:
-            return await self._ends.ask(_End(claim, result, then, idle))
+            return await self._ends.ask(end)
         except OutcomeUnknown:
-            return await self._finish_anew(_End(claim, result, then, idle))
+            return await self._finish_anew(end)
 
     async def _finish_anew(self, end: _End) -> Finished:
         """Whether it was finished is not known: it is found done, with what the worker took after it, or done now."""
@@ -109,7 +106,7 @@ class Plain:
             if row is None or row["state"] != "completed" or row["fence"] != end.claim.fence:
                 return None
             held = await tx.all("find_held_by", worker_id=end.then.id) if end.then else []
-            taken = await self._taken(tx, held, self._clock.now())
+            taken = await self._taken(tx, held, _ids(held), self._clock.now())
             return Finished(0, next(iter(taken.values()), None))
 
         done = await self._database.write(verb)
@@ -154,38 +151,40 @@ class Plain:
     async def _finish(self, tx: Transaction, ends: Sequence[_End]) -> list[Finished | Exception]:
         now, said = self._clock.now(), {end.key: end.told() for end in ends}
         await tx.one("share_graph")
-        rows = await tx.all("finish_tasks", ends=_as_json(list(said.values())), now=now)
-        ended = {str(row["key"]) for row in rows}
-        held = _as_json([said[key] for key in said if key in ended])
+        held = _as_json(list(said.values()))
+        ended = {str(row["key"]) for row in await tx.all("finish_tasks", ends=held, now=now)}
+        if len(ended) < len(said):
+            held = _as_json([said[key] for key in said if key in ended])
         workers = list(dict.fromkeys(end.then.id for end in ends if end.then and end.key in ended))
         await tx.run("end_attempts", ends=held, now=now)
         await tx.all("lock_dependents", ends=held)
         freed = [row["id"] for row in await tx.all("lower_all_dependents", ends=held) if _is_ready(row)]
-        rows = await self._start(tx, workers, now) if workers else []
-        await tx.run("tell_ends_and_claims", ends=held, ready=_as_json(freed), ids=_ids(rows), now=now)
+        rows, ids = await self._start(tx, workers, now)
+        await tx.run("tell_ends_and_claims", ends=held, ready=_as_json(freed), ids=ids, now=now)
         spare = max(0, len(freed) - len(rows))
         if spare > min(end.idle for end in ends):
             tx.ring()
-        return _shares(ends, ended, spare, await self._taken(tx, rows, now))
+        return _shares(ends, ended, spare, await self._taken(tx, rows, ids, now))
 
-    async def _start(self, tx: Transaction, workers: Sequence[str], now: int) -> list[Row]:
-        """The best tasks for these workers, at most one each, claimed."""
+    async def _start(self, tx: Transaction, workers: Sequence[str], now: int) -> tuple[Sequence[Row], str]:
+        """The best tasks for these workers, at most one each, claimed; and their ids as a JSON list."""
         until = tx.lease_now + self.lease_ms
-        rows = await tx.all("start_tasks", workers=_as_json(workers), lease_until=until, now=now)
+        rows = await tx.all("start_tasks", workers=_as_json(workers), lease_until=until, now=now) if workers else ()
+        ids = _ids(rows)
         if rows:
-            await tx.run("add_attempts", ids=_ids(rows), now=now)
-        return rows
+            await tx.run("add_attempts", ids=ids, now=now)
+        return rows, ids
 
-    async def _taken(self, tx: Transaction, rows: Sequence[Row], now: int) -> dict[str, Taken]:
+    async def _taken(self, tx: Transaction, rows: Sequence[Row], ids: str, now: int) -> dict[str, Taken]:
         """The claims of these running tasks by their workers, and what their work is given."""
-        results = await tx.all("list_results_of_blockers", ids=_ids(rows)) if rows else []
+        results = await tx.all("list_results_of_blockers", ids=ids) if rows else []
         return self._given(rows, results, now)
 
     def _given(self, rows: Sequence[Row], results: Sequence[Row], now: int) -> dict[str, Taken]:
         given: dict[object, dict[str, JsonValue]] = {row["id"]: {} for row in rows}
         for result in results:
             given[result["task_id"]][str(result["blocker_id"])] = _document(result)
-        return {str(row["claimed_by"]): Taken(_claim_of(row, now), given[row["id"]]) for row in rows}
+        return {str(row["claimed_by"]): Taken(claim_of(row, now=now), given[row["id"]]) for row in rows}
 
     async def wake_due(self) -> None:
         """Queue again what waited for a time that has come; claims take nothing else."""
@@ -273,12 +272,6 @@ def _shares(ends: Sequence[_End], ended: set[str], spare: int, taken: dict[str, 
 
 def _is_ready(row: Row) -> bool:
     return row["open_blockers"] == 0 and row["state"] == "queued"
-
-
-def _claim_of(row: Row, now: int) -> Claim:
-    task = task_of(row, now=now)
-    until = int(row["lease_until"] or 0)
-    return Claim(task=task, fence=task.fence, worker_id=str(row["claimed_by"]), lease_until=until)
 
 
 def _ids(rows: Iterable[Row]) -> str:

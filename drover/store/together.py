@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
 
 import anyio
@@ -20,7 +20,6 @@ All = Callable[[Callable[[], Sequence[A]]], Awaitable[Sequence[R | Exception]]]
 @dataclass(slots=True, eq=False)
 class _Asked(Generic[A, R]):
     item: A
-    turn: anyio.Event = field(default_factory=anyio.Event)  # it is answered, or its turn to ask for all that wait
     answered: bool = False
     answer: R | None = None
     error: Exception | None = None
@@ -36,7 +35,7 @@ class Together(Generic[A, R]):
     def __init__(self, ask_all: All[A, R]) -> None:
         self._ask_all = ask_all
         self._waiting: deque[_Asked[A, R]] = deque()
-        self._busy = False
+        self._over: anyio.Event | None = None  # of the transaction under way
 
     async def ask(self, item: A) -> R:
         """The answer, or the error that ``ask_all`` gives to this item or raises for its whole group.
@@ -46,19 +45,17 @@ class Together(Generic[A, R]):
         asked: _Asked[A, R] = _Asked(item)
         self._waiting.append(asked)
         with anyio.CancelScope(shield=True):
-            if self._busy:
-                await asked.turn.wait()
-            if not asked.answered:
-                self._busy = True
-                try:
-                    await self._answer_all()
-                finally:
-                    self._pass_on()
+            while not asked.answered:
+                if self._over is not None:
+                    await self._over.wait()
+                else:
+                    await self._lead()
         if asked.error is not None:
             raise asked.error
         return cast(R, asked.answer)
 
-    async def _answer_all(self) -> None:
+    async def _lead(self) -> None:
+        """Ask for all that wait until the transaction has begun; then the next of those who came too late leads."""
         group: list[_Asked[A, R]] = []
 
         def join() -> list[A]:
@@ -66,12 +63,14 @@ class Together(Generic[A, R]):
                 group.append(self._waiting.popleft())
             return [asked.item for asked in group]
 
+        over = self._over = anyio.Event()
         try:
             await self._answer(group, join)
         finally:
             for asked in group:
                 asked.answered = True
-                asked.turn.set()
+            self._over = None
+            over.set()
 
     async def _answer(self, group: list[_Asked[A, R]], join: Callable[[], Sequence[A]]) -> None:
         try:
@@ -89,8 +88,3 @@ class Together(Generic[A, R]):
                 asked.error = answer
             else:
                 asked.answer = answer
-
-    def _pass_on(self) -> None:
-        self._busy = bool(self._waiting)
-        if self._waiting:
-            self._waiting[0].turn.set()
