@@ -13,12 +13,21 @@ _ID = re.compile(r"(task|epic|plan|run)-[a-z0-9]+(\.[0-9]+)*")
 
 def new_id(kind: str, length: int = 4, rng: random.Random | None = None) -> str:
     """``task-k3f9``: a fresh id; callers insert it and ask again, one longer, if it is taken."""
-    draw = rng.randrange if rng is not None else secrets.randbelow
-    number, letters = draw(len(ALPHABET) ** length), ""  # drawn once: each draw may be a call of the system
+    return new_ids(kind, 1, length, rng)[0]
+
+
+def new_ids(kind: str, count: int, length: int = 4, rng: random.Random | None = None) -> list[str]:
+    """As many ids; some may be the same."""
+    drawn = (rng.randbytes if rng is not None else secrets.token_bytes)(8 * count)  # at once: it may call the system
+    return [f"{kind}-{_letters(int.from_bytes(drawn[at : at + 8]), length)}" for at in range(0, 8 * count, 8)]
+
+
+def _letters(number: int, length: int) -> str:
+    letters = ""
     for _ in range(length):
         number, place = divmod(number, len(ALPHABET))
         letters += ALPHABET[place]
-    return f"{kind}-{letters}"
+    return letters
 
 
 def new_token(length: int = 10) -> str:

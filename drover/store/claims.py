@@ -31,10 +31,11 @@ from drover.store.limits import choose_agent, wake_at
 from drover.store.limits import standing as standing_limits
 from drover.store.plans import PLAN_WAIT, keep
 from drover.store.ports import lease_block
+from drover.store.reading import with_edges
 from drover.store.rows import attempt_of, step_of, task_of
 from drover.store.spending import BUSY_MS, Standing, begin_standing, note_spent, take_paid
 from drover.store.spending import REASON as BUDGET
-from drover.store.tasks import Choice, with_edges
+from drover.store.tasks import Choice
 from drover.store.usage import columns_of
 
 FOREVER = 2**62

@@ -8,8 +8,8 @@ from drover.domain.ids import new_id
 from drover.domain.models import Epic
 from drover.store.database import Database, Transaction
 from drover.store.events import tell
+from drover.store.reading import resolve_epic
 from drover.store.rows import epic_of
-from drover.store.tasks import resolve_epic
 
 
 class Epics:

@@ -15,7 +15,8 @@ from drover.domain.models import Claim, Task, Word
 from drover.domain.states import TERMINAL, State
 from drover.store.database import Database, Transaction
 from drover.store.events import tell
-from drover.store.tasks import change_task, get_task, move_task
+from drover.store.reading import get_task
+from drover.store.tasks import change_task, move_task
 
 QUESTION = "question"  # the reason of a task that waits for a person's answer
 

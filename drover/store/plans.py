@@ -11,7 +11,7 @@ from drover.domain.states import TERMINAL
 from drover.domain.verdicts import Planned
 from drover.store.database import Database, Row, Transaction
 from drover.store.events import tell
-from drover.store.tasks import get_task, resolve, resolve_epic
+from drover.store.reading import get_task, resolve, resolve_epic
 
 PLAN_WAIT = "plan"  # the reason of a task that waits for its plan to be judged
 

@@ -16,7 +16,8 @@ from drover.domain.models import Cost, Task
 from drover.domain.states import State
 from drover.store.database import Database, Row, Transaction, Value
 from drover.store.events import tell
-from drover.store.tasks import get_task, move_task, resolve_epic
+from drover.store.reading import get_task, resolve_epic
+from drover.store.tasks import move_task
 
 REASON = "budget"
 BUSY_MS = 5_000  # how soon a task is tried again whose epic's budget is reserved by others

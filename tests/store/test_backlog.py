@@ -104,9 +104,9 @@ async def test_what_a_new_task_names_must_exist(store: Store, new: NewTask, mess
 async def test_an_id_that_is_taken_is_not_given_twice(place: Place) -> None:
     # A generator that starts over gives the ids that it gave before.
     async with place.open() as store:
-        store.tasks._rng = random.Random(1)
+        store.tasks._adding._rng = random.Random(1)
         first = await store.tasks.add_many([NewTask(title="a") for _ in range(12)])
-        store.tasks._rng = random.Random(1)
+        store.tasks._adding._rng = random.Random(1)
         second = await store.tasks.add_many([NewTask(title="b") for _ in range(12)])
     ids = [t.id for t in (*first, *second)]
     assert len(set(ids)) == 24
@@ -119,7 +119,7 @@ async def test_an_id_that_another_takes_meanwhile_is_exchanged(store: Store, mon
     async def taken(*_: object) -> list[str]:
         return [f"task-new{n}" for n in range(7)] + [old.id]
 
-    monkeypatch.setattr(store.tasks, "_free_ids", taken)
+    monkeypatch.setattr(store.tasks._adding, "_free_ids", taken)
     new = await store.tasks.add_many([NewTask(title="new") for _ in range(8)])
     assert old.id not in [task.id for task in new]
     assert [task.title for task in await store.tasks.list_tasks()] == ["old"] + ["new"] * 8
@@ -329,3 +329,13 @@ async def test_what_adding_many_says_of_them_is_what_is_there(store: Store) -> N
     for added in (await store.tasks.add_many(news), await store.tasks.add_many([*news, NewTask(title="one more")])):
         assert added == [await store.tasks.get(task.id) for task in added]
     assert added[2].blocks and added[2].blocked_by and added[2].labels
+
+
+async def test_each_of_many_waits_for_what_has_not_landed_of_the_old_and_for_all_of_the_new(store: Store) -> None:
+    open_, landed = await add(store, "open"), await complete(store, await add(store, "landed"))
+    named = [(), ("0",), (landed.id,), (open_.id, landed.id), ("0", landed.id), ("0", open_.id, "1", "0"), (), ()]
+    added = await store.tasks.add_many(
+        [NewTask(title=f"{n}", key=f"{n}", blocked_by=blockers) for n, blockers in enumerate(named)]
+    )
+    assert [task.open_blockers for task in added] == [0, 1, 0, 1, 1, 3, 0, 0]
+    assert await store.tasks.miscounted() == []

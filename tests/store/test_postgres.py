@@ -26,11 +26,11 @@ from drover.domain.states import State, Status
 from drover.domain.verdicts import Completed
 from drover.store import Store, open_store
 from drover.store import postgres as postgres_module
+from drover.store.adding import PutOff
 from drover.store.database import Transaction
 from drover.store.events import tell
 from drover.store.postgres import PostgresDatabase, open_postgres
 from drover.store.postgres_link import Limits, schema_of
-from drover.store.tasks import _PutOff
 from drover.testing import FakeClock
 from tests import postgres_server
 from tests.postgres_server import Server
@@ -722,9 +722,9 @@ async def test_a_lease_that_ends_while_its_holder_waits_is_not_revived(place: Pl
 
 async def test_an_import_stops_no_landing(place: Place, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many tasks are being added in one transaction; only its very end has the graph to itself."""
-    written, landed, write = anyio.Event(), anyio.Event(), _PutOff.write
+    written, landed, write = anyio.Event(), anyio.Event(), PutOff.write
 
-    async def late(self: _PutOff, tx: Transaction, now: int) -> None:
+    async def late(self: PutOff, tx: Transaction, now: int) -> None:
         written.set()
         await landed.wait()
         await write(self, tx, now)
@@ -733,7 +733,7 @@ async def test_an_import_stops_no_landing(place: Place, clock: FakeClock, monkey
     async with at(place.url, clock) as store, place.open() as others:
         blocker = await add(store)
         claim = await take(store, blocker)
-        monkeypatch.setattr(_PutOff, "write", late)
+        monkeypatch.setattr(PutOff, "write", late)
         new = [NewTask(title="x", blocked_by=(blocker.id,)) for _ in range(adding)]
         with anyio.fail_after(60):
             async with anyio.create_task_group() as group:

@@ -36,19 +36,19 @@ SELECT 'task.created', CAST(:now AS bigint), id, epic_id,
 -- name: add_tasks
 -- :tasks is a JSON list of a list of values each, in the order of the columns. Fewer are added when an id or key is taken.
 INSERT INTO tasks (id, title, description, epic_id, type, priority, key, agent, test_mode, test_scope,
-                   test_command, timeout_ms, max_attempts, allow_no_change, input, created_by, created_at,
-                   updated_at)
+                   test_command, timeout_ms, max_attempts, allow_no_change, input, open_blockers, created_by,
+                   created_at, updated_at)
 SELECT /*pg: value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, CAST(value ->> 5 AS bigint), value ->>
        6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, CAST(value ->> 11 AS bigint), CAST(value ->> 12
-       AS bigint), CAST(value ->> 13 AS bigint), value ->> 14, CAST(:by AS text), CAST(:now AS bigint),
-       CAST(:now AS bigint)
+       AS bigint), CAST(value ->> 13 AS bigint), value ->> 14, CAST(value ->> 15 AS bigint), CAST(:by AS text),
+       CAST(:now AS bigint), CAST(:now AS bigint)
   FROM json_array_elements(CAST(:tasks AS json)) WHERE true */
        json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
        json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]'),
        json_extract(value, '$[6]'), json_extract(value, '$[7]'), json_extract(value, '$[8]'),
        json_extract(value, '$[9]'), json_extract(value, '$[10]'), json_extract(value, '$[11]'),
-       json_extract(value, '$[12]'), json_extract(value, '$[13]'), json_extract(value, '$[14]'), :by, :now,
-       :now
+       json_extract(value, '$[12]'), json_extract(value, '$[13]'), json_extract(value, '$[14]'),
+       json_extract(value, '$[15]'), :by, :now, :now
   FROM json_each(:tasks) WHERE true /*:pg*/
 ON CONFLICT DO NOTHING;
 
