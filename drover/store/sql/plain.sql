@@ -5,16 +5,15 @@ UPDATE tasks SET input = :input WHERE id = :id;
 -- As claim_task, for a life whose work begins with the claim, and for several workers at once: the best task for the
 -- first of :workers (a JSON list of their ids), and so on for as long as there are tasks.
 UPDATE tasks
-   SET state = 'running', fence = fence + 1, claimed_by = w.value, lease_until = :lease_until, executing = 1,
-       executions = executions + 1, started_at = coalesce(started_at, :now), updated_at = :now
+   SET state = 'running', fence = fence + 1, lease_until = :lease_until, executing = 1, executions = executions + 1,
+       claimed_by = /*pg: CAST(:workers AS json) ->> CAST(r.place AS integer) */
+                    json_extract(:workers, '$[' || r.place || ']') /*:pg*/,
+       started_at = coalesce(started_at, :now), updated_at = :now
   FROM (SELECT number, row_number() OVER () - 1 AS place
           FROM (SELECT number FROM tasks /*pg: */ INDEXED BY tasks_ready /*:pg*/
                  WHERE state = 'queued' AND open_blockers = 0 ORDER BY priority DESC, number
                  LIMIT /*pg: json_array_length(CAST(:workers AS json)) FOR NO KEY UPDATE SKIP LOCKED */
                        json_array_length(:workers) /*:pg*/) AS best) AS r
-  JOIN /*pg: (SELECT value, ordinality - 1 AS key
-                FROM json_array_elements_text(CAST(:workers AS json)) WITH ORDINALITY AS named (value)) */
-       json_each(:workers) /*:pg*/ AS w ON w.key = r.place
  WHERE tasks.number = r.number
 RETURNING /*pg: tasks.* */ * /*:pg*/;
 
