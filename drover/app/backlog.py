@@ -106,11 +106,12 @@ class Backlog:
 
     async def cancel(self, ids: Iterable[str], reason: str = "") -> list[Task]:
         """Cancel unfinished tasks; the work of one that runs is cancelled by whoever runs it."""
-        return [await self.store.tasks.cancel(id, reason=reason) for id in ids]
+        return [task for id in ids for task in await self.store.tasks.cancel(id, reason=reason)]
 
     async def retry(self, ids: Iterable[str], *, force: bool = False) -> list[Task]:
         """Failed or cancelled → eligible again."""
-        return [await self.store.tasks.retry(id, max_attempts=self._max_attempts, force=force) for id in ids]
+        limit = self._max_attempts
+        return [task for id in ids for task in await self.store.tasks.retry(id, max_attempts=limit, force=force)]
 
     async def reset(self, ids: Iterable[str]) -> list[Task]:
         """Back to the start from any state; results are dropped, and dependents that have not begun wait again."""

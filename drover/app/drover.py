@@ -6,7 +6,7 @@ import os
 import random
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -308,16 +308,28 @@ class Drover:
     # ------------------------------------------------------------ the operator's hand
 
     async def cancel(self, ids: Iterable[str], reason: str = "") -> list[Task]:
-        """Cancel unfinished tasks; an agent at work on one is stopped by whoever runs it."""
+        """Cancel unfinished tasks with their sub-tasks; an agent at work on one is stopped by whoever runs it.
+
+        All that were cancelled, each parent before its sub-tasks.
+        """
         by = await self._operator()
-        return [await self.store.tasks.cancel(id, reason=reason, operator=by) for id in ids]
+        return await self._each_once(ids, lambda id: self.store.tasks.cancel(id, reason=reason, operator=by))
 
     async def retry(self, ids: Iterable[str], *, force: bool = False, fresh: bool = False) -> list[Task]:
+        """Failed or cancelled → eligible again; with a parent that was cancelled its sub-tasks that were, too."""
         by = await self._operator()
         limit = self.settings.max_attempts
-        return [
-            await self.store.tasks.retry(id, max_attempts=limit, force=force, fresh=fresh, operator=by) for id in ids
-        ]
+        return await self._each_once(
+            ids, lambda id: self.store.tasks.retry(id, max_attempts=limit, force=force, fresh=fresh, operator=by)
+        )
+
+    async def _each_once(self, ids: Iterable[str], order: Callable[[str], Awaitable[list[Task]]]) -> list[Task]:
+        """What the order changed, for each of the tasks that it has not reached with one before."""
+        changed: dict[str, Task] = {}
+        for id in ids:
+            if (await self.task(id)).id not in changed:
+                changed |= {task.id: task for task in await order(id)}
+        return list(changed.values())
 
     async def reset(
         self, ids: Iterable[str] = (), *, statuses: Collection[Status | str] = (), fresh: bool = False
@@ -359,14 +371,16 @@ class Drover:
         return await recap.recap(self.store, self.settings, since, self.clock.now())
 
     @asynccontextmanager
-    async def stopping(self, ids: Iterable[str], seconds: float = 10.0) -> AsyncGenerator[set[str]]:
+    async def stopping(
+        self, ids: Iterable[str], *, subtasks: bool = False, seconds: float = 10.0
+    ) -> AsyncGenerator[set[str]]:
         """Orders given inside are waited for when it is left: until those at work on the tasks say it is over.
 
-        What it gives is filled then: the tasks of which nobody said so within ``seconds``.
+        What it gives is filled then: the tasks of which nobody said so within ``seconds``. ``subtasks``: theirs, too.
         """
         named = {(await self.task(id)).id for id in ids}
         after = await self.store.events.last_seq()
-        stopping = await steering.at_work(self.store, named)
+        stopping = await steering.at_work(self.store, named, subtasks=subtasks)
         left: set[str] = set()
         yield left
         left |= await steering.until_stopped(self.store, stopping, after=after, seconds=seconds)

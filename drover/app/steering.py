@@ -11,6 +11,7 @@ from drover.app import feed
 from drover.app.host import host_name
 from drover.app.readings import Context, InboxItem
 from drover.domain.errors import WrongState
+from drover.domain.ids import split_subtask
 from drover.domain.models import Task
 from drover.domain.states import State, Status
 from drover.engine import building, session
@@ -21,10 +22,11 @@ from drover.store import Store
 from drover.store.plans import PLAN_WAIT
 
 
-async def at_work(store: Store, ids: Collection[str]) -> set[str]:
-    """Those of these tasks that somebody who may be alive works on now."""
+async def at_work(store: Store, ids: Collection[str], *, subtasks: bool = False) -> set[str]:
+    """Those of these tasks, or of their ``subtasks`` too, that somebody who may be alive works on now."""
     here = host_name()
-    held = [held for held in await store.claims.running() if held.task_id in ids]
+    running = await store.claims.running()
+    held = [h for h in running if h.task_id in ids or (subtasks and (split_subtask(h.task_id) or ("",))[0] in ids)]
     return {h.task_id for h in held if h.worker.host != here or is_alive(h.worker.process)}
 
 

@@ -128,11 +128,12 @@ async def cancel(
 ) -> None:
     """Stop tasks for good, from any unfinished status; an agent at work is ended with all its children.
 
-    What it had written is saved. What waits for them is stranded until you retry or resolve.
+    What it had written is saved. With a task go its sub-tasks that have not landed. What waits for them is stranded
+    until you retry or resolve.
     """
     ids = _named(task_ids)
     async with opened(common) as drover:
-        async with drover.stopping(ids) as left:
+        async with drover.stopping(ids, subtasks=True) as left:
             tasks = await drover.cancel(ids, reason)
         _print_changed(printer_of(common), drover, "cancelled", tasks, left)
 
@@ -145,7 +146,10 @@ async def retry(
     fresh: FreshOption = False,
     common: Common = NOTHING_SAID,
 ) -> None:
-    """Give failed or cancelled tasks another chance. They begin with the work that was saved, unless --fresh."""
+    """Give failed or cancelled tasks another chance. They begin with the work that was saved, unless --fresh.
+
+    With a task that was cancelled come its sub-tasks that were.
+    """
     async with opened(common) as drover:
         tasks = await drover.retry(_named(task_ids), force=force, fresh=fresh)
         _print_changed(printer_of(common), drover, "eligible again", tasks)

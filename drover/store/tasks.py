@@ -295,56 +295,70 @@ class Tasks:
 
         return await self._change(name, verb)
 
-    async def cancel(self, name: str, *, reason: str = "", operator: str | None = None) -> Task:
-        """Cancel an unfinished task. A worker that holds it loses its claim by this and stops the agent."""
+    async def cancel(self, name: str, *, reason: str = "", operator: str | None = None) -> list[Task]:
+        """Cancel an unfinished task and those of its sub-tasks that have not landed; all of these, the task first.
 
-        async def verb(tx: Transaction, task: Task, now: int) -> None:
+        A worker that holds one loses its claim by this and stops the agent.
+        """
+
+        async def verb(tx: Transaction, task: Task, now: int) -> list[str]:
             if task.state in TERMINAL:
                 raise WrongState(f"{task.id} is {task.status}", hint=f"drover info {task.id}")
             if task.landed_at is not None:
                 raise WrongState(f"{task.id} has landed already and only waits to be published", hint="drover status")
-            await move_task(tx, task, State.CANCELLED, now)
-            if task.state is State.RUNNING:
-                await tx.run(
-                    "end_attempt", task_id=task.id, fence=task.fence, outcome="cancelled", error=reason, now=now
-                )
-            await tell(
-                tx,
-                "task.cancelled",
-                now,
-                task_id=task.id,
-                epic_id=task.epic_id,
-                data={"reason": reason, "by": operator},
-            )
+            open_ = [s for s in await _subtasks(tx, task, now) if s.state not in TERMINAL and s.landed_at is None]
+            for one in (task, *open_):
+                await self._cancel(tx, one, now, reason=reason, operator=operator, parent=task)
+            return [one.id for one in open_]
 
-        return await self._change(name, verb)
+        return await self._change_family(name, verb)
+
+    async def _cancel(
+        self, tx: Transaction, task: Task, now: int, *, reason: str, operator: str | None, parent: Task
+    ) -> None:
+        """``parent``: the task that was named."""
+        await move_task(tx, task, State.CANCELLED, now)
+        if task.state is State.RUNNING:
+            await tx.run("end_attempt", task_id=task.id, fence=task.fence, outcome="cancelled", error=reason, now=now)
+        data: dict[str, Value] = {"reason": reason, "by": operator}
+        if task is not parent:
+            data["with"] = parent.id
+        await tell(tx, "task.cancelled", now, task_id=task.id, epic_id=task.epic_id, data=data)
 
     async def retry(
         self, name: str, *, max_attempts: int, force: bool = False, fresh: bool = False, operator: str | None = None
-    ) -> Task:
+    ) -> list[Task]:
         """Failed or cancelled → eligible again. Without ``force`` only while attempts remain or it was cancelled.
 
         ``max_attempts`` is what holds for tasks that name none themselves.
 
         ``fresh``: its work in progress is not carried over (it stays on its snapshot ref). What has landed already
         does not land again: such a task goes on where it was.
+
+        With a task that was cancelled come those of its sub-tasks that were, where it still waits for them; all of
+        these, the task first.
         """
 
-        async def verb(tx: Transaction, task: Task, now: int) -> None:
+        async def verb(tx: Transaction, task: Task, now: int) -> list[str]:
             if task.state not in DEAD:
                 raise WrongState(f"{task.id} is {task.status}, not failed or cancelled", hint=f"drover info {task.id}")
             used_up = task.state is State.FAILED and task.failures >= (task.max_attempts or max_attempts)
             if used_up and not force:
                 raise WrongState(f"{task.id} has used up its attempts", hint=f"drover retry --force {task.id}")
-            if task.landed_at is not None:
-                await move_task(tx, task, State.QUEUED, now, forgiven=True)
-            else:
-                await self._start_over(tx, task, now, fresh=fresh)
-            await tell(
-                tx, "task.retried", now, task_id=task.id, epic_id=task.epic_id, data={"by": operator, "fresh": fresh}
-            )
+            with_it: list[Task] = []
+            if task.state is State.CANCELLED:
+                subtasks = await _subtasks(tx, task, now)
+                with_it = [s for s in subtasks if s.state is State.CANCELLED and s.id in task.blocked_by]
+            for one in (task, *with_it):
+                if one.landed_at is not None:
+                    await move_task(tx, one, State.QUEUED, now, forgiven=True)
+                else:
+                    await self._start_over(tx, one, now, fresh=fresh)
+                data: dict[str, Value] = {"by": operator, "fresh": fresh}
+                await tell(tx, "task.retried", now, task_id=one.id, epic_id=one.epic_id, data=data)
+            return [one.id for one in with_it]
 
-        return await self._change(name, verb)
+        return await self._change_family(name, verb)
 
     async def reset(self, name: str, *, fresh: bool = False, operator: str | None = None) -> Task:
         """Back to the start from any state, honouring blockers; a landed task will land once more."""
@@ -370,6 +384,20 @@ class Tasks:
     ) -> Task:
         return await change_task(self._database, self._clock, name, verb, edges=edges)
 
+    async def _change_family(
+        self, name: str, verb: Callable[[Transaction, Task, int], Awaitable[list[str]]]
+    ) -> list[Task]:
+        """As :func:`change_task` with ``edges``, for a verb that tells which others it has changed; all of them."""
+
+        async def whole(tx: Transaction) -> list[Task]:
+            now = self._clock.now()
+            task = await _hold(tx, name, now, edges=True)
+            changed = [task.id, *await verb(tx, task, now)]
+            tx.ring()
+            return await _load_these(tx, changed, now)
+
+        return await self._database.write(whole)
+
 
 _EDITABLE = (
     "title", "description", "epic_id", "type", "priority", "agent", "test_mode", "test_scope", "test_command",
@@ -392,16 +420,29 @@ async def change_task(
 
     async def whole(tx: Transaction) -> Task:
         now = clock.now()
-        if edges:
-            await tx.one("lock_graph")
-        id = await resolve(tx, name)
-        await tx.one("lock_task", id=id)
-        task = await get_task(tx, id, now)
+        task = await _hold(tx, name, now, edges=edges)
         await verb(tx, task, now)
         tx.ring()
         return await get_task(tx, task.id, now)
 
     return await database.write(whole)
+
+
+async def _hold(tx: Transaction, name: str, now: int, *, edges: bool) -> Task:
+    if edges:
+        await tx.one("lock_graph")
+    id = await resolve(tx, name)
+    await tx.one("lock_task", id=id)
+    return await get_task(tx, id, now)
+
+
+async def _subtasks(tx: Transaction, parent: Task, now: int) -> list[Task]:
+    """In their order, and nobody else changes them meanwhile. Whether they are stranded is not looked for."""
+    found = []
+    for row in await tx.all("list_children", parent_id=parent.id):
+        await tx.one("lock_task", id=row["id"])
+        found.append(await get_task(tx, str(row["id"]), now, stranded=frozenset()))
+    return found
 
 
 async def move_task(

@@ -224,6 +224,16 @@ def test_several_tasks_are_steered_at_once(cli: Cli) -> None:
     assert [task["status"] for task in cli.json("retry", a, b, c)] == ["ready"] * 3
 
 
+def test_a_parent_is_cancelled_and_retried_with_its_sub_tasks(cli: Cli) -> None:
+    parent = cli.add("Whole")
+    subs = [cli.add(f"Part {n}", "--parent", parent) for n in range(2)]
+    assert [task["id"] for task in cli.json("cancel", parent, subs[0])] == [parent, *subs]
+    assert {task["status"] for task in cli.json("list")} == {"cancelled"}
+    assert [task["id"] for task in cli.json("retry", subs[1], parent, subs[0])] == [subs[1], parent, subs[0]]
+    answer = cli("cancel", parent)
+    assert answer.err.startswith("3 tasks cancelled") and all(id in answer.out for id in subs)
+
+
 def test_reset_asks_before_it_does_landed_work_again(cli: Cli, after: dict[str, str]) -> None:
     error = cli.error("reset", after["done"], code=2)
     assert "1 completed task" in error["message"]

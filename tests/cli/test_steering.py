@@ -68,12 +68,17 @@ def test_a_pause_ends_the_agent_and_resuming_goes_on_in_its_session(cli: Cli, st
     assert git(cli, "show", "main:end.txt") == "end\n"
 
 
-def test_cancelled_it_is_ended_and_what_it_did_changes_nothing_and_is_kept_on_a_ref(cli: Cli, start: Start) -> None:
-    task = cli.add("Long", "-d", LONG)
+@pytest.mark.parametrize("sub_task", [False, True], ids=["itself", "with its parent"])
+def test_cancelled_it_is_ended_and_what_it_did_changes_nothing_and_is_kept_on_a_ref(
+    cli: Cli, start: Start, sub_task: bool
+) -> None:
+    named = task = cli.add("Whole" if sub_task else "Long", "-d", LONG)
+    if sub_task:
+        task = cli.add("Long", "-d", LONG, "--parent", named)
     run = start("run")
     eventually(lambda: at_work(cli, task), "the agent at work", WITHIN)
     before = git(cli, "rev-parse", "main")
-    answer = cli("cancel", task, "--reason", "not wanted")
+    answer = cli("cancel", named, "--reason", "not wanted")
     assert "nobody has said" not in answer.err
     assert running(cli, task) == []
     assert run.wait(WITHIN) == 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from drover.domain.errors import CycleError, NotFound, UsageError, WrongState
+from drover.domain.errors import CycleError, LeaseLost, NotFound, UsageError, WrongState
 from drover.domain.models import NewTask
 from drover.domain.states import State, Status
 from drover.domain.verdicts import Completed, Failed, Outcome
@@ -183,6 +183,48 @@ async def test_sub_tasks_come_before_the_work_of_their_parent(store: Store) -> N
     for parent in (running, done):
         with pytest.raises(WrongState, match="sub-tasks come before it"):
             await add(store, parent_id=parent.id)
+
+
+async def test_cancelling_a_parent_cancels_its_sub_tasks_that_have_not_landed(store: Store) -> None:
+    parent = await add(store, "parent")
+    done, landed, running, waiting, gone = [await add(store, parent_id=parent.id) for _ in range(5)]
+    other = await add(store, "other", blocked_by=[waiting])
+    await store.tasks.cancel(gone.id, reason="this one first")
+    await complete(store, done)
+    await land(store, await take(store, landed))
+    claim = await take(store, running)
+    cancelled = await store.tasks.cancel(parent.id, reason="no need", operator="olive")
+    assert [t.id for t in cancelled] == [parent.id, running.id, waiting.id]
+    assert {t.state for t in cancelled} == {State.CANCELLED}
+    assert (await store.tasks.get(done.id)).state is State.COMPLETED
+    assert (await store.tasks.get(landed.id)).landed_at is not None
+    assert (await store.tasks.get(other.id)).stranded
+    with pytest.raises(LeaseLost):
+        await store.claims.renew(claim)
+    assert (await store.claims.attempts(running.id))[0].outcome == "cancelled"
+    told = [(e.task_id, e.data) for e in await store.events.page() if e.type == "task.cancelled"]
+    assert told[1:] == [
+        (parent.id, {"reason": "no need", "by": "olive"}),
+        (running.id, {"reason": "no need", "by": "olive", "with": parent.id}),
+        (waiting.id, {"reason": "no need", "by": "olive", "with": parent.id}),
+    ]
+    assert await store.tasks.miscounted() == []
+
+
+async def test_a_cancelled_parent_that_is_retried_brings_its_cancelled_sub_tasks_back(store: Store) -> None:
+    parent = await add(store, "parent")
+    dropped, failed, one, two = [await add(store, parent_id=parent.id) for _ in range(4)]
+    await store.tasks.cancel(dropped.id)
+    for task in (failed, parent):
+        await store.tasks.unblock(task.id, [dropped.id])  # it is not wanted any more, and the parent is
+    await store.claims.settle(await take(store, failed), Failed(error_class=Outcome.FAILED, message="no"))
+    await store.tasks.cancel(parent.id)
+    retried = await store.tasks.retry(parent.id, max_attempts=3, fresh=True)
+    assert [t.id for t in retried] == [parent.id, one.id, two.id]
+    assert {(t.state, t.attempt, t.fresh) for t in retried} == {(State.QUEUED, 2, True)}
+    assert (await store.tasks.get(dropped.id)).state is State.CANCELLED
+    assert (await store.tasks.get(failed.id)).state is State.FAILED
+    assert [e.task_id for e in await store.events.page() if e.type == "task.retried"] == [parent.id, one.id, two.id]
 
 
 async def test_sub_tasks_have_the_settings_of_their_parent_but_for_their_own(store: Store) -> None:

@@ -210,7 +210,7 @@ async def test_a_retry_of_what_failed_after_landing_does_not_land_again(store: S
     assert failed.landed_commit == landed.commit
     waits = await add(store, blocked_by=[task, await add(store)])
     assert not waits.stranded  # it waits for the other one alone
-    retried = await store.tasks.retry(task.id, max_attempts=3)
+    (retried,) = await store.tasks.retry(task.id, max_attempts=3)
     assert (retried.attempt, retried.failures, retried.error, retried.landed_commit) == (1, 0, None, landed.commit)
     assert (await store.tasks.get(behind.id)).status is Status.READY
     again = await take(store, task)

@@ -47,7 +47,7 @@ async def test_every_unfinished_task_can_be_cancelled_and_no_other(
             await store.tasks.cancel(task.id)
         assert (await store.tasks.get(task.id)).state is state
     else:
-        cancelled = await store.tasks.cancel(task.id, reason="no need", operator="olive")
+        (cancelled,) = await store.tasks.cancel(task.id, reason="no need", operator="olive")
         assert (cancelled.state, cancelled.claimed_by, cancelled.due_at, cancelled.reason) == (
             State.CANCELLED,
             None,
@@ -127,7 +127,7 @@ async def test_a_retry_needs_force_when_the_attempts_are_used_up(store: Store, c
     await store.claims.settle(await take(store, task), Failed(error_class=Outcome.FAILED, message="no"))
     with pytest.raises(WrongState, match="used up its attempts"):
         await store.tasks.retry(task.id, max_attempts=3)
-    retried = await store.tasks.retry(task.id, max_attempts=3, force=True)
+    (retried,) = await store.tasks.retry(task.id, max_attempts=3, force=True)
     assert (retried.state, retried.attempt, retried.first_attempt, retried.failures) == (State.QUEUED, 4, 4, 0)
 
 
@@ -141,4 +141,5 @@ async def test_a_tasks_own_limit_of_attempts_wins(store: Store) -> None:
 async def test_a_cancelled_task_is_retried_without_force(store: Store) -> None:
     task = await add(store)
     await store.tasks.cancel(task.id)
-    assert (await store.tasks.retry(task.id, max_attempts=1)).state is State.QUEUED
+    (retried,) = await store.tasks.retry(task.id, max_attempts=1)
+    assert retried.state is State.QUEUED

@@ -489,7 +489,7 @@ async def test_a_lock_that_is_held_too_long_is_said_and_nothing_was_done(place: 
             with pytest.raises(StoreUnavailable, match="lock timeout"):
                 await store.tasks.cancel(task.id)
         assert (await store.tasks.get(task.id)).state is State.QUEUED
-        assert (await store.tasks.cancel(task.id)).state is State.CANCELLED
+        assert (await store.tasks.cancel(task.id))[0].state is State.CANCELLED
 
 
 async def test_a_claim_never_waits_for_a_task_that_others_hold(place: Place, clock: FakeClock) -> None:

@@ -151,10 +151,27 @@ async def test_a_claim_and_an_operators_order_never_both_win(place: Place, tally
         for _ in range(10):
             task = await add(one)
             claim, cancelled = await together(one.claims.claim(worker, task_ids=[task.id]), two.tasks.cancel(task.id))
-            assert isinstance(cancelled, Task) and cancelled.state is State.CANCELLED
+            assert [t.state for t in cancelled] == [State.CANCELLED]
             if claim is not None:
                 with pytest.raises(LeaseLost):
                     await one.claims.renew(claim)
+            tally(points=1)
+
+
+@pytest.mark.suite("T11")
+async def test_a_sub_task_lands_or_is_cancelled_with_its_parent_and_never_both(place: Place, tally: Tally) -> None:
+    async with place.open() as one, place.open() as two:
+        for _ in range(10):
+            parent = await add(one)
+            first, second = [await add(one, parent_id=parent.id) for _ in range(2)]
+            claim = await take(one, first)
+            landed, cancelled = await together(
+                one.landings.landed(claim, landing_of(claim)), two.tasks.cancel(parent.id)
+            )
+            open_ = [second.id] if landed is None else [first.id, second.id]
+            assert [t.id for t in cancelled] == [parent.id, *open_]
+            assert ((await one.tasks.get(first.id)).landed_at is not None) is (landed is None)
+            assert await one.tasks.miscounted() == []
             tally(points=1)
 
 
