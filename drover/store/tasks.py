@@ -18,7 +18,7 @@ from drover.domain.states import DEAD, TERMINAL, State, Status, status_of
 from drover.store.adding import Adding
 from drover.store.database import Database, Row, Transaction, Value
 from drover.store.events import tell
-from drover.store.reading import PAGE, all_edges, get_task, load_page, resolve, resolve_epic
+from drover.store.reading import PAGE, all_edges, get_task, load_page, load_these, resolve, resolve_epic
 
 FIRST_PAGE = 200
 # The stored states that can read as a status.
@@ -394,7 +394,7 @@ class Tasks:
             task = await _hold(tx, name, now, edges=True)
             changed = [task.id, *await verb(tx, task, now)]
             tx.ring()
-            return await _load_these(tx, changed, now)
+            return await load_these(tx, changed, now)
 
         return await self._database.write(whole)
 
