@@ -75,9 +75,9 @@ class PlainCrew:
             group.start_soon(self._end_when_stopped, group.cancel_scope, name="stop")
             group.start_soon(self._keep_leases, name="leases")
             group.start_soon(self._patrol, name="reaper")
-            group.start_soon(self._look_out, group.cancel_scope, name="lookout")
             for worker in self._workers:
                 group.start_soon(self._serve, worker, name=f"worker {worker.id}")
+            group.start_soon(self._look_out, group.cancel_scope, name="lookout")
 
     async def _end_when_stopped(self, scope: anyio.CancelScope) -> None:
         await self._stop.wait()

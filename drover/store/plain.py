@@ -68,17 +68,24 @@ class Plain:
         self._database = database
         self._clock = clock
         self.lease_ms = lease_ms
+        self._claims = Together(self._claim_all)
         self._ends = Together(self._finish_all)
 
     async def claim(self, worker: Worker) -> Taken | None:
-        """The best ready task (priority, then age); None when there is none. See :meth:`wake_due`."""
+        """The best ready task (priority, then age); None when there is none. See :meth:`wake_due`.
 
-        async def verb(tx: Transaction) -> Taken | None:
-            now = self._clock.now()
-            rows, ids = await self._start(tx, [worker.id], now)
+        Those that claim at the same time do it in one transaction.
+        """
+        return await self._claims.ask(worker)
+
+    async def _claim_all(self, join: Callable[[], Sequence[Worker]]) -> list[Taken | Exception | None]:
+        async def verb(tx: Transaction) -> list[Taken | Exception | None]:
+            now, workers = self._clock.now(), join()
+            rows, ids = await self._start(tx, [worker.id for worker in workers], now)
             if rows:
                 await tx.run("tell_ends_and_claims", ends="[]", ready="[]", ids=ids, now=now)
-            return (await self._taken(tx, rows, ids, now)).get(worker.id)
+            taken = await self._taken(tx, rows, ids, now)
+            return [taken.get(worker.id) for worker in workers]
 
         return await self._database.write(verb)
 

@@ -11,6 +11,8 @@ from drover.domain.errors import LeaseLost
 from drover.domain.models import Worker
 from drover.store import Store
 from drover.store.plain import Finished, Taken
+from drover.store.postgres import PostgresDatabase
+from drover.store.sqlite import SqliteDatabase
 from tests.store.conftest import Place
 from tests.store.scenes import add, hire_many
 
@@ -58,6 +60,30 @@ async def test_those_that_end_together_free_their_dependents_and_take_what_is_ne
         assert {id for kind, id in told if kind == "task.ready"} == {both.id, late.id}
         ready = {e.task_id: e.data["after"] for e in await store.events.page(limit=500) if e.type == "task.ready"}
         assert ready[both.id] in (first.id, second.id) and ready[late.id] == third.id
+
+
+async def test_workers_that_claim_together_take_the_best_tasks_in_one_transaction(place: Place) -> None:
+    async with place.open() as store:
+        tasks = [await add(store, f"task {n}", priority=n) for n in range(3)]
+        workers = await hire_many(store, 4)
+        taken: dict[str, Taken | None] = {}
+
+        async def one(worker: Worker) -> None:
+            taken[worker.id] = await store.plain.claim(worker)
+
+        database = store.database
+        assert isinstance(database, SqliteDatabase | PostgresDatabase)
+        before = database.commits
+        async with anyio.create_task_group() as group:
+            for worker in workers:
+                group.start_soon(one, worker)
+        assert database.commits == before + 1
+        ids = [t.claim.task_id for t in taken.values() if t is not None]
+        assert sorted(ids) == sorted(task.id for task in tasks) and list(taken.values()).count(None) == 1
+        assert all(t.claim.worker_id == worker for worker, t in taken.items() if t is not None)
+        assert {held.worker.id for held in await store.claims.running()} == {id for id, t in taken.items() if t}
+        told = Counter(e.task_id for e in await store.events.page(limit=500) if e.type == "task.claimed")
+        assert told == Counter(ids)
 
 
 async def test_a_zombie_among_those_that_end_together_gets_nothing(place: Place) -> None:
