@@ -119,10 +119,27 @@ async def _carried_work(run: Run, path: Path) -> str | None:
         await _discard(run)
     if under_way is not None:
         return under_way or None
-    for attempt in range(task.attempt, task.first_attempt - 1, -1):
+    return await _saved_work(tools, task)
+
+
+async def _saved_work(tools: Tools, task: Task) -> str | None:
+    """The newest work that is only on a ref any more; none that is older than the last landing or fresh start."""
+    before = task.first_attempt - 1 if task.fresh else 0
+    if before == 0 and task.first_attempt > 1:
+        rows = await tools.store.landings.of_task(task.id)
+        before = max((row.attempt for row in rows if row.landed_at is not None), default=0)
+    for attempt in range(task.attempt, before, -1):
         if (oid := await tools.repo.resolve(wip_ref(task.id, attempt))) is not None:
             return oid
+        if attempt < task.first_attempt and await _began_with_nothing(tools, task.id, attempt):
+            return None
     return None
+
+
+async def _began_with_nothing(tools: Tools, task_id: str, attempt: int) -> bool:
+    records = await tools.store.claims.steps(task_id, attempt)
+    trees = [Worktree.model_validate_json(r.result) for r in records if r.name == "prepare_worktree"]
+    return any(not tree.found for tree in trees)
 
 
 async def _carry(run: Run, path: Path, base: str, work: str) -> tuple[str, ...]:

@@ -181,6 +181,58 @@ async def test_a_worktree_goes_only_with_its_proof_and_comes_back(site: Site) ->
         assert site.git("status", "--porcelain") == ""
 
 
+@pytest.mark.parametrize("order", ["retry", "retry --fresh", "cancel, retry", "reset"])
+async def test_a_task_whose_worktree_is_gone_begins_again_with_its_saved_work(site: Site, order: str) -> None:
+    async with site.open(max_attempts=1) as drover:
+        id = await failed_task(site, drover)
+        await drover.prune_worktrees(everything=True)
+        if order == "reset":
+            await drover.reset([id])
+        elif order == "cancel, retry":
+            await drover.retry([id], force=True)
+            await drover.cancel([id])
+            await drover.retry([id])
+        else:
+            await drover.retry([id], force=True, fresh=order.endswith("fresh"))
+        site.says(f"cat src/work.txt > {site.top}/found; echo end > end.txt")
+        await drover.run()
+        assert (await drover.task(id)).state is State.COMPLETED
+    fresh = order == "retry --fresh"
+    assert (site.top / "found").read_text() == ("" if fresh else "half\n")
+    assert site.git("show", "main:README.md") == ("# A site" if fresh else "# A site\nmore")
+    assert is_saved(site, id)
+
+
+async def test_work_from_before_a_fresh_start_does_not_come_back_with_a_later_attempt(site: Site) -> None:
+    async with site.open(max_attempts=1) as drover:
+        id = await failed_task(site, drover)
+        await drover.retry([id], force=True, fresh=True)
+        site.says("exit 1")
+        await drover.run()
+        await drover.prune_worktrees(everything=True)
+        await drover.retry([id], force=True)
+        site.says("echo end > end.txt")
+        await drover.run()
+        assert (await drover.task(id)).state is State.COMPLETED
+    assert site.git("ls-tree", "--name-only", "main", "src/") == ""
+    assert is_saved(site, id)
+
+
+async def test_work_from_before_a_landing_does_not_come_back_with_a_reset(site: Site) -> None:
+    site.says(f"{WORK}; test $DROVER_ATTEMPT = 2 && echo done > src/work.txt")
+    async with site.open() as drover:
+        task = await drover.add("Lands at its second attempt")
+        await drover.run()
+        assert site.git("show", "main:src/work.txt") == "done"
+        assert is_saved(site, task.id)
+        site.git("revert", "--no-edit", "HEAD")
+        await drover.reset([task.id])
+        site.says("ls src > src.txt; true")
+        await drover.run()
+        assert (await drover.task(task.id)).state is State.COMPLETED
+    assert site.git("show", "main:src.txt") == ""
+
+
 async def test_a_worktree_comes_back_as_it_was_and_not_as_its_agents_session(site: Site) -> None:
     async with site.open(max_attempts=1) as drover:
         task = await drover.add("Fails", description="write work.txt half\nfail 9", agent="scripted")
