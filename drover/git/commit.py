@@ -25,8 +25,10 @@ _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206
 # A name or address from whose ends git would strip nothing, and that has nothing in it that git would leave out.
 _PLAIN_NAME = re.compile(r"[^\x00-\x20.,:;<>\"\\']([^\x00-\x1f\x7f<>]*[^\x00-\x20\x7f.,:;<>\"\\'])?")
 _UNREADABLE = re.compile(rb"^fatal: Unable to process path (.*?)\n?\Z", re.MULTILINE | re.DOTALL)
-_CLOSED_DIRECTORY = re.compile(rb"^warning: could not open directory '(.*)': ", re.MULTILINE)
+# Of a path too long for git the warning ends in the middle of it.
+_CLOSED_DIRECTORY = re.compile(rb"^warning: could not open directory '(.*?)(?:': [^':]*)?$", re.MULTILINE)
 _MOST_UNREADABLE = 50
+_LONGEST_SHOWN = 120
 _NO_FILTER = (b"unspecified", b"unset", b"set")
 _SUBMODULE = "is a submodule, which drover leaves as it is"
 
@@ -119,7 +121,7 @@ async def _list_others(repo: Repo, place: Place) -> tuple[list[bytes], list[tupl
     done = await place.git("ls-files", "--others", "-z", *await repo.exclude_options(), timeout_s=600)
     paths = split0(done.stdout)
     refused = [(path, "is a git repository of its own") for path in paths if path.endswith(b"/")]
-    closed = [(path, "cannot be read") for path in _CLOSED_DIRECTORY.findall(done.stderr)]
+    closed = [(path[:_LONGEST_SHOWN], "cannot be read") for path in _CLOSED_DIRECTORY.findall(done.stderr)]
     return [path for path in paths if not path.endswith(b"/")], refused + closed
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import stat
+import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,12 +14,16 @@ _PASSES = 8  # over a directory that something still writes into while it is bei
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a tree that may hold read-only directories and may still be written into."""
+    """Remove a tree that may hold read-only directories, may be deep beyond measure and may still be written into."""
     for _ in range(_PASSES):
-        if sys.version_info >= (3, 12):
-            shutil.rmtree(path, onexc=_open_up)
-        else:
-            shutil.rmtree(path, onerror=_open_up)
+        try:
+            if sys.version_info >= (3, 12):
+                shutil.rmtree(path, onexc=_open_up)
+            else:
+                shutil.rmtree(path, onerror=_open_up)
+        except RecursionError:  # of its depth Python says so; these two programs know no limit
+            for argv in (["chmod", "-R", "u+rwX"], ["rm", "-rf"]):
+                subprocess.run([*argv, "--", path], stderr=subprocess.DEVNULL, check=False)
         if not path.exists():
             return
     shutil.rmtree(path)  # says what is in the way

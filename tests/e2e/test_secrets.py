@@ -24,11 +24,13 @@ ENVIRONMENT = {
     "AWS_SECRET_ACCESS_KEY": "canary-aws-3f81c0",  # nobody
     "PGPASSWORD": "canary-pg-9b2274",  # nobody
     "GITHUB_TOKEN": "canary-github-51d0aa",  # nobody: a command agent is not Copilot
+    "OPENAI_API_KEY": "canary-openai-6c3be8",  # nobody: nor Codex
     "SERVICE_KEY": "canary-service-c47e19",  # the agent: its settings name it
 }
 SET = "canary-set-77ab02"  # the agent, and the file of settings that it stands in
 NETRC, REMOTE, DOTENV = "canary-netrc-0d93f1", "canary-remote-e2c7b5", "canary-dotenv-84fe6c"  # nobody
-ALL = (*ENVIRONMENT.values(), SET, NETRC, REMOTE, DOTENV)
+PGPASS, STORED, HEADER = "canary-pgpass-5a10ce", "canary-stored-b38f70", "canary-header-29d4e6"  # nobody
+ALL = (*ENVIRONMENT.values(), SET, NETRC, REMOTE, DOTENV, PGPASS, STORED, HEADER)
 
 # It tells its environment to the test alone, and its secrets to everybody: as its output, its reason, its summary.
 AGENT = """\
@@ -89,6 +91,10 @@ def test_no_secret_is_left_where_others_can_read_it(project: Project, tmp_path: 
     script.write_text(AGENT.format(place=str(place)))
     project.env.update(ENVIRONMENT)
     Path(project.env["HOME"], ".netrc").write_text(f"machine example.org password {NETRC}\n")
+    Path(project.env["HOME"], ".pgpass").write_text(f"*:*:*:olive:{PGPASS}\n")
+    Path(project.env["HOME"], ".git-credentials").write_text(f"https://olive:{STORED}@example.org\n")
+    project.git("config", "http.https://example.org/.extraHeader", f"Authorization: Bearer {HEADER}")
+    project.git("config", "credential.helper", "store")
     (project.root / ".env").write_text(f"TOKEN={DOTENV}\n")
     with (project.root / ".git" / "info" / "exclude").open("a") as file:
         file.write("\n.env\n")
@@ -117,6 +123,7 @@ def test_no_secret_is_left_where_others_can_read_it(project: Project, tmp_path: 
     assert len(environments) == 2
     for environment in environments:
         assert set(found_in(environment.read_bytes())) == {ENVIRONMENT["SERVICE_KEY"], SET}
+    assert len(ALL) == 12
     tally(points=len(ALL))
 
 

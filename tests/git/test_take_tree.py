@@ -6,10 +6,12 @@ import os
 import shutil
 from pathlib import Path
 
+import anyio
 import pytest
 
 from drover.domain.errors import GitError
 from drover.git.commit import TakenTree, take_tree
+from drover.git.removing import remove_tree
 from drover.git.repo import Repo
 from drover.git.worktree import ensure_worktree
 
@@ -228,6 +230,26 @@ async def test_a_directory_that_has_gone_is_an_error(attempt: Attempt) -> None:
     shutil.rmtree(attempt.path)
     with pytest.raises(GitError, match="not there any more"):
         await attempt.take()
+
+
+@pytest.mark.suite("T26")
+@pytest.mark.parametrize("depth", [3_000, pytest.param(100_000, marks=pytest.mark.slow)])
+async def test_what_is_too_deep_for_git_is_refused_and_can_be_removed(attempt: Attempt, depth: int) -> None:
+    (attempt.path / "b").write_text("x")
+    directory = os.open(attempt.path, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=directory)
+        inner = os.open("d", os.O_RDONLY, dir_fd=directory)
+        os.close(directory)
+        directory = inner
+    os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=directory))
+    os.close(directory)
+    taken = await attempt.take()
+    assert taken.paths == ("b",)
+    (refused,) = taken.refused
+    assert refused.startswith("d/d/d/") and refused.endswith(": cannot be read")
+    await anyio.to_thread.run_sync(remove_tree, attempt.path)
+    assert not attempt.path.exists()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

@@ -1,16 +1,18 @@
 """A run whose event loop, or whose whole process, is held at a crossing until another run has done its work.
 
-usage: python -m tests.proof.held DIRECTORY (loop|process) CROSSING [lane]
+usage: python -m tests.proof.held DIRECTORY (loop|process) CROSSING [lane] [SEED]
 
 Prints one JSON line as :mod:`tests.proof.bench` does. Nothing is timed: the lease ends while the first is held, the
 second takes over and comes to the end, and only then the first goes on, with all it believed. ``lane``: the crossing
 is inside of the lane's turn, which the kernel keeps for the held process; there the second comes as far as its claim.
+With a seed it goes on at some moment after that claim, wherever the second may be.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import sys
 import time
@@ -19,9 +21,10 @@ from pathlib import Path
 from tests.proof.story import CHAIN, Story
 
 LEASE_MS = 3_000
+MEETING_S = 2.0  # about what the second needs for the rest of the backlog
 
 
-def hold(home: Path, how: str, crossing: str, *, in_lane: bool) -> dict[str, object]:
+def hold(home: Path, how: str, crossing: str, *, in_lane: bool, seed: int | None) -> dict[str, object]:
     story = Story(home / "story", CHAIN, workers=1, DROVER_CLAIM_TIMEOUT=f"{LEASE_MS}ms")
     story.begin()
     held, go = story.root / "held", story.root / "go"
@@ -43,7 +46,10 @@ def hold(home: Path, how: str, crossing: str, *, in_lane: bool) -> dict[str, obj
             return {"points": 1, "hit": 0, "violations": [f"no run comes by {crossing}"]}
         time.sleep(0.02)
     second = story.start()
-    ended = _taken_over(story, second, entirely=not in_lane)
+    entirely = not in_lane and seed is None
+    ended = _taken_over(story, second, entirely=entirely)
+    if seed is not None:
+        time.sleep(random.Random(f"{crossing} {seed}").uniform(0, MEETING_S))
     before = standing(story)
     go.touch()
     os.kill(first, signal.SIGCONT)
@@ -52,7 +58,7 @@ def hold(home: Path, how: str, crossing: str, *, in_lane: bool) -> dict[str, obj
     found = [f"{name}: {what}" for name, what in story.judge()]
     if status or ended:
         found.append(f"the held run ended with {status}, the other with {ended}")
-    if not in_lane and standing(story) != before:
+    if entirely and standing(story) != before:
         found.append("I11: the held run wrote what was no longer its own")
     return {"points": 1, "hit": 1, "violations": [f"{how} held at {crossing}: {what}" for what in found]}
 
@@ -82,4 +88,7 @@ def standing(story: Story) -> tuple[object, ...]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(hold(Path(sys.argv[1]), sys.argv[2], sys.argv[3], in_lane="lane" in sys.argv[4:])))
+    more = sys.argv[4:]
+    seeds = [int(word) for word in more if word.isdecimal()]
+    found = hold(Path(sys.argv[1]), sys.argv[2], sys.argv[3], in_lane="lane" in more, seed=seeds[0] if seeds else None)
+    print(json.dumps(found))

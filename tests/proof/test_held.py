@@ -23,9 +23,9 @@ CROSSINGS = {
 }
 
 
-def hold(home: Path, how: str, crossing: str, tally: Tally) -> None:
+def hold(home: Path, how: str, crossing: str, tally: Tally, *seed: int) -> None:
     home.mkdir()
-    run_bench("tests.proof.held", tally, home, how, crossing, CROSSINGS[crossing])
+    run_bench("tests.proof.held", tally, home, how, crossing, CROSSINGS[crossing], *seed)
 
 
 @pytest.mark.suite("T14")
@@ -48,3 +48,14 @@ def test_a_run_whose_loop_is_held_up_anywhere_changes_nothing(tmp_path: Path, cr
 @pytest.mark.parametrize("crossing", CROSSINGS)
 def test_a_run_that_is_stopped_anywhere_changes_nothing(tmp_path: Path, crossing: str, tally: Tally) -> None:
     hold(tmp_path / "held", "process", crossing, tally)
+
+
+@pytest.mark.slow
+@pytest.mark.suite("T12")
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", range(1, 14))
+@pytest.mark.parametrize("crossing", CROSSINGS)
+def test_a_run_that_goes_on_beside_its_heir_changes_nothing(
+    tmp_path: Path, crossing: str, seed: int, tally: Tally
+) -> None:
+    hold(tmp_path / "held", "process", crossing, tally, seed)

@@ -76,14 +76,17 @@ async def test_runs_leave_no_file_thread_or_process(site: Site, tally: Tally) ->
     tally(points=4)
 
 
+WHOLE, QUICK = ["tests/store", "tests/git/test_landing.py"], ["tests/store", "-k", "not postgres"]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("seed", range(1, 4))
-def test_the_tests_pass_in_any_order(seed: int, tally: Tally) -> None:
+@pytest.mark.parametrize(("seed", "tests"), [(seed, WHOLE if seed < 4 else QUICK) for seed in range(1, 21)])
+def test_the_tests_pass_in_any_order(seed: int, tests: list[str], tally: Tally) -> None:
     env = {name: value for name, value in os.environ.items() if name != "PYTEST_XDIST_WORKER"}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "--shuffle", str(seed), "-p", "no:cacheprovider",
-         "tests/store", "tests/domain", "tests/test_settings.py", "tests/git/test_landing.py"],
+         "tests/domain", "tests/test_settings.py", *tests],
         cwd=ROOT, env={**env, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]

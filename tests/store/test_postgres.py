@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -568,7 +568,10 @@ class Working:
             self.completed = (await self.insist(tasks.counts))[Status.COMPLETED]
 
 
-async def live_through_restarts(clock: FakeClock, tally: Tally, *, tasks: int, restarts: int) -> None:
+async def live_through_restarts(
+    clock: FakeClock, tally: Tally, *, tasks: int, restarts: int, down_s: Sequence[float] = ()
+) -> None:
+    """``down_s``: how long the server is away, from the first restart on; then no longer than starting it takes."""
     made = postgres_server.new_data()
     server = postgres_server.start(made)
     try:
@@ -589,6 +592,7 @@ async def live_through_restarts(clock: FakeClock, tally: Tally, *, tasks: int, r
                     troubles = crew.troubles
                     mode = ("immediate", "fast")[n % 2]
                     await anyio.to_thread.run_sync(postgres_server.stop, server, mode)
+                    await anyio.sleep(down_s[n] if n < len(down_s) else 0)
                     await anyio.to_thread.run_sync(lambda: postgres_server.start(made, port=server.port))
                     hit += crew.troubles > troubles
             done = await store.tasks.list_tasks()
@@ -612,7 +616,7 @@ async def test_nothing_is_lost_or_doubled_while_the_server_is_restarted(clock: F
 @pytest.mark.slow
 @pytest.mark.timeout(1_200)
 async def test_nothing_is_lost_or_doubled_through_many_restarts(clock: FakeClock, tally: Tally) -> None:
-    await live_through_restarts(clock, tally, tasks=500, restarts=50)
+    await live_through_restarts(clock, tally, tasks=500, restarts=50, down_s=(30, 20, 10, 5, 2, 1))
 
 
 # ------------------------------------------------------------ hints of others
