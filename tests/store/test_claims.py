@@ -269,7 +269,7 @@ async def overtaken(store: Store, how: str) -> tuple[Claim, Task]:
     task = await add(store)
     old = await take(store, task)
     if how == "cancelled":
-        return old, await store.tasks.cancel(task.id)
+        return old, (await store.tasks.cancel(task.id))[0]
     if how == "reset":
         return old, await store.tasks.reset(task.id)
     (held,) = [h for h in await store.claims.running() if h.task_id == task.id]
