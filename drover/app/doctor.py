@@ -12,7 +12,7 @@ from anyio import to_thread
 from drover.agents import registry
 from drover.app.readings import Check
 from drover.domain.errors import DroverError
-from drover.engine import hosts, reaper, space
+from drover.engine import gate, hosts, reaper, space
 from drover.engine.lane import target_of
 from drover.git import remote
 from drover.git.limits import find_limits
@@ -29,7 +29,7 @@ WAL_RESET_SAFE = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
 async def examine(drover: Drover, *, fix: bool) -> list[Check]:
     """Every check in order; with ``fix`` what is safe to repair is repaired."""
     found: list[Check] = []
-    for look in (_git, _remote, _agent, _disk, _store, _counters, _leftovers, _hooks, _containment, _settings):
+    for look in (_git, _remote, _agent, _disk, _store, _counters, _doors, _leftovers, _hooks, _containment, _settings):
         try:
             found += [check async for check in look(drover, fix)]
         except DroverError as error:
@@ -113,6 +113,12 @@ async def _counters(drover: Drover, fix: bool) -> AsyncIterator[Check]:
         message=f"{len(wrong)} blocker counters were wrong: {names}" + ("; counted again" if fix else ""),
         fix="" if fix else "drover doctor --fix",
     )  # fmt: skip
+
+
+async def _doors(drover: Drover, fix: bool) -> AsyncIterator[Check]:
+    for found in gate.find_standstills(drover.places, drover.clock.now()):
+        level = "problem" if found.stopped else "warning"
+        yield Check.model_validate({"name": "processes", "level": level, "message": found.says, "fix": found.advice})
 
 
 async def _leftovers(drover: Drover, fix: bool) -> AsyncIterator[Check]:

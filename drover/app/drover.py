@@ -502,7 +502,7 @@ class Drover:
     # ------------------------------------------------------------ seeing
 
     async def status(self, epic: str | None = None) -> StatusReport:
-        return await look.status(self.store, self.settings, self.places, epic)
+        return await look.status(self.store, self.settings, self.places, epic, now=self.clock.now())
 
     async def agents(self) -> list[AgentRow]:
         """The agents in use, and the limits of their accounts."""

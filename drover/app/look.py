@@ -38,7 +38,7 @@ LIMITED = ("rate_limited", "usage_limit")  # reasons of tasks that wait for thei
 # ---------------------------------------------------------------- status
 
 
-async def status(store: Store, settings: Settings, places: Places, epic: str | None) -> StatusReport:
+async def status(store: Store, settings: Settings, places: Places, epic: str | None, *, now: int) -> StatusReport:
     """The counts, what is running, what needs a person."""
     epics = await store.epics.list_epics()
     epic_id = (await store.epics.get(epic)).id if epic else None
@@ -61,8 +61,15 @@ async def status(store: Store, settings: Settings, places: Places, epic: str | N
             *_limit_notes(await store.limits.standing(), waiting, settings.agent),
             *await _run_notes(store, settings),
             *filter(None, [space.find_shortage(places, settings)]),
+            *_standstills(places, now),
         ),
     )
+
+
+def _standstills(places: Places, now: int) -> list[str]:
+    from drover.engine import gate
+
+    return [f"{found.says}; {found.advice}" for found in gate.find_standstills(places, now)]
 
 
 async def _in(store: Store, epic_id: str | None, statuses: Collection[Status]) -> list[Task]:

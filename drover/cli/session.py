@@ -72,7 +72,7 @@ async def standing(project: Project) -> StatusReport:
     async with open_store(
         url, project_id=settings.project.id, clock=clock, lease_ms=settings.claim_timeout_ms
     ) as store:
-        return await look.status(store, settings, Places(project.state_dir), None)
+        return await look.status(store, settings, Places(project.state_dir), None, now=clock.now())
 
 
 def _named(common: Common | None) -> str | None:

@@ -10,6 +10,7 @@ from drover.process.identity import (
     find_marked,
     identify,
     is_alive,
+    is_stopped,
     parse_identity,
 )
 from drover.process.leftovers import ProcessesRemain, end_marked
@@ -35,6 +36,7 @@ __all__ = [
     "find_marked",
     "identify",
     "is_alive",
+    "is_stopped",
     "parse_identity",
     "run",
     "sole_error",

@@ -62,6 +62,16 @@ def is_alive(identity: ProcessIdentity) -> bool:
     return identify(identity.pid) == identity
 
 
+def is_stopped(identity: ProcessIdentity) -> bool:
+    """Whether a process that is alive does nothing, for a signal or a debugger has stopped it."""
+    if _LINUX:
+        return _stat(identity.pid)[:1] in ([b"T"], [b"t"])
+    try:
+        return str(psutil.Process(identity.pid).status()) in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
+
+
 def find_marked(marker: str) -> list[ProcessIdentity]:
     """Every living process whose DROVER_MARKER is ``marker``, or begins with it, except this one.
 

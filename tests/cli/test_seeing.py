@@ -15,6 +15,7 @@ from drover.cli import main
 from tests.cli.conftest import Cli
 from tests.cli.test_backlog import TASK_KEYS
 from tests.conftest import GIT_ENVIRONMENT
+from tests.engine.test_gate import somebody_in, stopped
 
 Seen = tuple[Cli, dict[str, str]]
 
@@ -267,3 +268,20 @@ def test_cleanup_asks_and_leaves_what_is_not_finished(cli: Cli, after: dict[str,
     gone = [row["task_id"] for row in cli.json("worktree", "cleanup", "-y")]
     assert gone == would_go
     assert (cli.root / ".drover" / "worktrees" / after["asks"]).is_dir()
+
+
+def test_a_process_that_is_stopped_in_the_lane_is_told_by_status_and_doctor(cli: Cli) -> None:
+    cli.add("One")
+    quiet = cli("status").out
+    with somebody_in(cli.root / ".drover" / "lane.lock") as holder:
+        assert cli("status").out == quiet
+        with stopped(holder):
+            (note,) = cli.json("status")["notes"]
+            assert note.startswith(
+                f"landings wait: process {holder.pid}, which is stopped, has been at lane.lock since"
+            )
+            assert note in cli("status").out
+            checks = cli("doctor", "--json", code=1).json["checks"]
+            (check,) = [c for c in checks if c["message"].startswith("landings wait")]
+            assert check["level"] == "problem" and f"kill -CONT {holder.pid}" in check["fix"]
+    assert cli("status").out == quiet
