@@ -15,7 +15,7 @@ from pydantic import JsonValue
 
 from drover.app import feed
 from drover.app.host import host_name, workers_of
-from drover.domain.clock import Clock, SystemClock
+from drover.domain.clock import Clock
 from drover.domain.errors import UsageError
 from drover.domain.ids import new_id
 from drover.domain.models import Event, NewTask, Run, RunReport, Task
@@ -44,10 +44,9 @@ async def open_backlog(
 
     On a Postgres server each ``name`` is a backlog of its own; an SQLite file holds one.
     """
-    clock = clock or SystemClock()
     async with open_store(url, project_id=name, clock=clock, lease_ms=lease_ms, watch=True) as store:
         await _claim_store(store)
-        yield Backlog(store, work, clock, workers=workers, max_attempts=max_attempts)
+        yield Backlog(store, work, store.clock, workers=workers, max_attempts=max_attempts)
 
 
 async def _claim_store(store: Store) -> None:

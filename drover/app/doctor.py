@@ -11,6 +11,7 @@ from anyio import to_thread
 
 from drover.agents import registry
 from drover.app.readings import Check
+from drover.domain.clock import SystemClock
 from drover.domain.errors import DroverError
 from drover.engine import gate, hosts, reaper, space
 from drover.engine.lane import target_of
@@ -116,7 +117,7 @@ async def _counters(drover: Drover, fix: bool) -> AsyncIterator[Check]:
 
 
 async def _doors(drover: Drover, fix: bool) -> AsyncIterator[Check]:
-    for found in gate.find_standstills(drover.places, drover.clock.now()):
+    for found in gate.find_standstills(drover.places, SystemClock().now()):
         level = "problem" if found.stopped else "warning"
         yield Check.model_validate({"name": "processes", "level": level, "message": found.says, "fix": found.advice})
 

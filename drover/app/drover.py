@@ -34,7 +34,7 @@ from drover.app.readings import (
     WorktreeRow,
 )
 from drover.domain.budget import Line
-from drover.domain.clock import Clock, SystemClock
+from drover.domain.clock import Clock
 from drover.domain.errors import AgentError, UsageError
 from drover.domain.ids import new_id, split_subtask
 from drover.domain.models import (
@@ -142,7 +142,6 @@ async def _open_project(
         given = {**flags, "agent": agent, **({"database_url": url} if url is not None else {})}
         named = {key: value for key, value in given.items() if value is not None}
         settings = load(project.root, environ=os.environ, flags=named)
-    clock = clock or SystemClock()
     url = settings.store_url(project.root)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
@@ -154,7 +153,7 @@ async def _open_project(
                 watch=True,
             )
         )
-        drover = Drover(project, settings, store, clock)
+        drover = Drover(project, settings, store, store.clock)
         if store.database.dialect != "sqlite" or elsewhere.may_be_elsewhere(project, url):
             recorded, empty = await store.workers.greeting()
             await ownership.insist(store, project, settings, recorded)
@@ -502,7 +501,7 @@ class Drover:
     # ------------------------------------------------------------ seeing
 
     async def status(self, epic: str | None = None) -> StatusReport:
-        return await look.status(self.store, self.settings, self.places, epic, now=self.clock.now())
+        return await look.status(self.store, self.settings, self.places, epic)
 
     async def agents(self) -> list[AgentRow]:
         """The agents in use, and the limits of their accounts."""

@@ -19,6 +19,7 @@ from drover.app.readings import (
     TreeNode,
 )
 from drover.domain.budget import Budget
+from drover.domain.clock import SystemClock
 from drover.domain.errors import NotFound
 from drover.domain.models import STEPS, AgentLimit, Attempt, Landing, Run, RunReport, Task, Worktree
 from drover.domain.states import State, Status
@@ -38,7 +39,7 @@ LIMITED = ("rate_limited", "usage_limit")  # reasons of tasks that wait for thei
 # ---------------------------------------------------------------- status
 
 
-async def status(store: Store, settings: Settings, places: Places, epic: str | None, *, now: int) -> StatusReport:
+async def status(store: Store, settings: Settings, places: Places, epic: str | None) -> StatusReport:
     """The counts, what is running, what needs a person."""
     epics = await store.epics.list_epics()
     epic_id = (await store.epics.get(epic)).id if epic else None
@@ -61,15 +62,15 @@ async def status(store: Store, settings: Settings, places: Places, epic: str | N
             *_limit_notes(await store.limits.standing(), waiting, settings.agent),
             *await _run_notes(store, settings),
             *filter(None, [space.find_shortage(places, settings)]),
-            *_standstills(places, now),
+            *_standstills(places),
         ),
     )
 
 
-def _standstills(places: Places, now: int) -> list[str]:
+def _standstills(places: Places) -> list[str]:
     from drover.engine import gate
 
-    return [f"{found.says}; {found.advice}" for found in gate.find_standstills(places, now)]
+    return [f"{found.says}; {found.advice}" for found in gate.find_standstills(places, SystemClock().now())]
 
 
 async def _in(store: Store, epic_id: str | None, statuses: Collection[Status]) -> list[Task]:

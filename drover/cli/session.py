@@ -63,16 +63,13 @@ async def opened(common: Common, **flags: object) -> AsyncIterator[Drover]:
 async def standing(project: Project) -> StatusReport:
     """The status of the project's backlog, read without what only its other verbs need."""
     from drover.app import look
-    from drover.domain.clock import SystemClock
     from drover.engine.places import Places
     from drover.store import open_store
 
-    clock, settings = SystemClock(), settings_of(project)
+    settings = settings_of(project)
     url = settings.store_url(project.root)
-    async with open_store(
-        url, project_id=settings.project.id, clock=clock, lease_ms=settings.claim_timeout_ms
-    ) as store:
-        return await look.status(store, settings, Places(project.state_dir), None, now=clock.now())
+    async with open_store(url, project_id=settings.project.id, lease_ms=settings.claim_timeout_ms) as store:
+        return await look.status(store, settings, Places(project.state_dir), None)
 
 
 def _named(common: Common | None) -> str | None:

@@ -102,7 +102,10 @@ def find_holder(path: Path) -> Holder | None:
 
 
 def find_standstills(places: Places, now: int) -> list[Standstill]:
-    """What waits for a process that does not go on, for whatever reason; nearly always nothing."""
+    """What waits for a process that does not go on, for whatever reason; nearly always nothing.
+
+    ``now``: of this machine's clock, by which files are dated, and not of a database's.
+    """
     found = [_standstill(places.state / name, now=now) for name in WAITING]
     return [one for one in found if one is not None]
 

@@ -6,6 +6,7 @@ import random
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from drover.domain.clock import Clock, SystemClock
 from drover.domain.errors import DiskFull, SettingsError, StoreUnavailable
@@ -26,6 +27,9 @@ from drover.store.tasks import Tasks
 from drover.store.usage import Usages
 from drover.store.workers import Workers
 
+if TYPE_CHECKING:
+    from drover.store.postgres import PostgresDatabase
+
 __all__ = ["Store", "open_store"]
 
 
@@ -34,6 +38,7 @@ class Store:
 
     def __init__(self, database: Database, clock: Clock, lease_ms: int, rng: random.Random | None = None) -> None:
         self.database = database
+        self.clock = clock  # by which the times are told that are in it
         self._made_with = (clock, lease_ms, rng)
         self.tasks = Tasks(database, clock, rng)
         self.claims = Claims(database, clock, lease_ms)
@@ -83,17 +88,19 @@ async def open_store(
     """The store at ``sqlite:///PATH`` or ``postgresql://…``, made if it is missing, migrated.
 
     ``project_id``: whose backlog it is; on a Postgres server each project has a schema of its own, named after it.
-    ``watch``: notice other processes' commits while it is open.
+    ``watch``: notice other processes' commits while it is open. Without a ``clock`` of the caller's times are told by
+    this machine's, on Postgres by the server's.
     """
-    clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
         database: Database
         if url.startswith("sqlite:///"):
+            clock = clock or SystemClock()
             database = await stack.enter_async_context(
                 open_sqlite(Path(url.removeprefix("sqlite:///")), clock, watch=watch)
             )
         elif url.startswith(("postgresql://", "postgres://")):
-            database = await stack.enter_async_context(_open_postgres(url, project_id, clock, watch=watch))
+            server = await stack.enter_async_context(_open_postgres(url, project_id, clock, watch=watch))
+            database, clock = server, server.clock
         else:
             scheme = url.split(":", 1)[0]
             raise SettingsError(
@@ -103,8 +110,8 @@ async def open_store(
 
 
 def _open_postgres(
-    url: str, project_id: str | None, clock: Clock, *, watch: bool
-) -> AbstractAsyncContextManager[Database]:
+    url: str, project_id: str | None, clock: Clock | None, *, watch: bool
+) -> AbstractAsyncContextManager[PostgresDatabase]:
     # asyncpg takes as long to import as everything else together, and most projects are on SQLite.
     from drover.store.postgres import open_postgres  # noqa: PLC0415
     from drover.store.postgres_link import schema_of  # noqa: PLC0415

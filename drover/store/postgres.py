@@ -18,7 +18,7 @@ import anyio
 import asyncpg
 from anyio.abc import TaskGroup
 
-from drover.domain.clock import Clock
+from drover.domain.clock import Clock, SystemClock
 from drover.domain.errors import DroverError, OutcomeUnknown, StoreError, StoreUnavailable
 from drover.domain.ids import new_token
 from drover.domain.quantities import format_duration
@@ -117,17 +117,42 @@ class _Committing(Exception):
     """COMMIT was sent, and its answer did not come."""
 
 
+class ServersClock:
+    """The server's clock as this machine can tell it: its own, set right each time that the server tells the time.
+
+    So what one host says shall be tried again in a minute is tried again in a minute by all of them.
+    """
+
+    def __init__(self, machine: Clock) -> None:
+        self.machine = machine
+        self.ahead_ms = 0  # how far this machine is ahead
+
+    def now(self) -> int:
+        return self.machine.now() - self.ahead_ms
+
+    def boottime(self) -> int:
+        return self.machine.boottime()
+
+    async def sleep(self, seconds: float) -> None:
+        await self.machine.sleep(seconds)
+
+    def told(self, server: int, *, asked_at: int) -> None:
+        """The server's time, of a moment between ``asked_at`` and now; a slow answer alone moves nothing."""
+        self.ahead_ms = min(max(self.ahead_ms, asked_at - server), self.machine.now() - server)
+
+
 class PostgresDatabase:
     """One project's schema on a server. Made by :func:`open_postgres`."""
 
     dialect = "postgres"
 
-    def __init__(self, address: Address, clock: Clock) -> None:
+    def __init__(self, address: Address, clock: Clock | None) -> None:
         self.address = address
         self.bell = Bell()
         self.news = Bell()
         self.lease_clock: Callable[[], int] | None = None  # tests put theirs in the place of the server's
-        self._clock = clock
+        self._servers_clock = ServersClock(clock or SystemClock())
+        self.clock: Clock = clock or self._servers_clock
         self._token = new_token()  # tells our own notifications from those of others
         self._idle: list[_Session] = []
         self._busy: set[_Session] = set()
@@ -139,7 +164,6 @@ class PostgresDatabase:
         self.calls = True  # whether every session has the functions of postgres_calls
         self._closed = False
         self._ended = False
-        self._ahead_ms = 0  # how far this machine's clock was ahead of the server's when they met
         self._failures = 0
         self._not_before = 0.0
         self._trouble = ""
@@ -264,8 +288,10 @@ class PostgresDatabase:
         return value
 
     async def _begun(self, session: _Session, job: _Job) -> PostgresTransaction:
+        asked_at = self._servers_clock.machine.now()
         row = await session.connection.fetchrow(_CLOCK_AND_PLACE if job.writes else _CLOCK)
         assert row is not None  # noqa: S101 - a sequence has one row
+        self._servers_clock.told(int(row["now"] or 0), asked_at=asked_at)
         if row["pid"] != session.pid:
             raise pooled(self.address)
         now = self.lease_clock() if self.lease_clock else int(row["now"] or 0)
@@ -316,7 +342,9 @@ class PostgresDatabase:
         """A new session with the server that was met before; ``first`` is what is done with it before all else."""
         connection = await connect(self.address)
         try:
+            asked_at = self._servers_clock.machine.now()
             met = await verify(connection, self.address)
+            self._servers_clock.told(met.now, asked_at=asked_at)
             if met.system != self._system and self._group is not None:
                 # What was claimed there may not be known here, and fences might be given a second time.
                 raise StoreError(f"{self.address} is another server than before", hint="start drover anew")
@@ -329,7 +357,6 @@ class PostgresDatabase:
                 raise translated(error, self.address) from error
             raise
         self._system = met.system
-        self._ahead_ms = self._clock.now() - met.now
         return _Session(connection, met.pid)
 
     async def _make_functions(self, connection: Connection) -> None:
@@ -345,19 +372,18 @@ class PostgresDatabase:
 
     async def open(self, group: TaskGroup) -> None:
         """Look at the server, bring the schema up to this program's; from here on verbs can run, in ``group``."""
-        session = await self._meet(lambda new: ensure_schema(new, self.address, self._clock.now()))
+        session = await self._meet(lambda new: ensure_schema(new, self.address, self.clock.now()))
         self._warn_of_clock()
         self._idle.append(session)
         self._group = group
 
     def _warn_of_clock(self) -> None:
-        """Leases are the server's, but waits that are told as a time of day are this machine's."""
-        if abs(self._ahead_ms) > CLOCK_TOLERANCE_MS:
-            how = "ahead of" if self._ahead_ms > 0 else "behind"
+        ahead_ms = self._servers_clock.ahead_ms
+        if abs(ahead_ms) > CLOCK_TOLERANCE_MS:
             log.warning(
-                "the clock of this machine is %s %s the database's: no lease depends on it, but waits until a time do",
-                format_duration(abs(self._ahead_ms) // 1000 * 1000),
-                how,
+                "the clock of this machine is %s %s the database's, by which drover goes",
+                format_duration(abs(ahead_ms) // 1000 * 1000),
+                "ahead of" if ahead_ms > 0 else "behind",
             )
 
     async def close(self) -> None:
@@ -437,9 +463,11 @@ async def _farewell(session: _Session) -> None:
 
 @asynccontextmanager
 async def open_postgres(
-    url: str, schema: str, clock: Clock, *, listen: bool = False, limits: Limits = LIMITS
+    url: str, schema: str, clock: Clock | None = None, *, listen: bool = False, limits: Limits = LIMITS
 ) -> AsyncGenerator[PostgresDatabase]:
     """The project whose schema that is, made and migrated. ``listen``: ring the bells for other processes' commits.
+
+    Without a ``clock`` it is the server's that times are told by.
 
     Raises :class:`StoreUnavailable` when the server cannot be reached now, :class:`StoreError` when it
     refuses or does not keep what it acknowledges, :class:`SchemaError` for a schema of a newer drover.

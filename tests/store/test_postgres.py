@@ -23,13 +23,13 @@ from drover.domain.clock import SystemClock
 from drover.domain.errors import DroverError, LeaseLost, OutcomeUnknown, SettingsError, StoreError, StoreUnavailable
 from drover.domain.models import Claim, NewTask, Task, Worker
 from drover.domain.states import State, Status
-from drover.domain.verdicts import Completed
+from drover.domain.verdicts import Completed, Outcome, Retry
 from drover.store import Store, open_store
 from drover.store import postgres as postgres_module
 from drover.store.adding import PutOff
 from drover.store.database import Transaction
 from drover.store.events import tell
-from drover.store.postgres import PostgresDatabase, open_postgres
+from drover.store.postgres import PostgresDatabase, ServersClock, open_postgres
 from drover.store.postgres_link import Limits, schema_of
 from drover.testing import FakeClock
 from tests import postgres_server
@@ -685,6 +685,50 @@ async def test_the_servers_clock_alone_ends_a_lease(place: Place, tally: Tally) 
         with pytest.raises(LeaseLost):
             await mine.claims.renew(claim)
     tally(points=3)  # two leaps ahead, and one far back
+
+
+@pytest.mark.suite("T13")
+@pytest.mark.parametrize("hours", [2, -2])
+async def test_a_wait_is_as_long_for_every_host_whatever_their_clocks_say(
+    place: Place, hours: int, tally: Tally
+) -> None:
+    """One host, whose clock is off, says when a task is to be tried again; another, whose clock is right, tries it."""
+    off, right = FakeClock(), SystemClock()
+    off.set_wall(right.now() + hours * 3_600_000)
+    async with (
+        open_postgres(place.url, schema_of(PROJECT)) as database,
+        open_store(place.url, project_id=PROJECT) as others,
+    ):
+        database._servers_clock.machine = off
+        mine = Store(database, database.clock, LEASE_MS)
+        task = await add(mine)
+        claim = await take(mine)
+        assert abs(mine.clock.now() - right.now()) < 30_000, "what a busy machine may take to answer"
+        await mine.claims.settle(
+            claim, Retry(error_class=Outcome.FAILED, message="no", until=mine.clock.now() + 60_000)
+        )
+        due_at = (await others.tasks.get(task.id)).due_at
+        assert due_at is not None and abs(due_at - right.now() - 60_000) < 30_000
+        assert await others.claims.claim(await hire(others)) is None
+        off.set_wall(right.now() - hours * 3_600_000)  # it is set the other way
+        await mine.tasks.get(task.id)
+        assert abs(mine.clock.now() - right.now()) < 30_000
+    tally(points=2)
+
+
+def test_the_servers_clock_is_told_as_well_as_its_answers_allow() -> None:
+    machine = FakeClock()
+    machine.set_wall(10_000)
+    clock = ServersClock(machine)
+    clock.told(4_000, asked_at=9_900)
+    assert clock.now() in range(4_000, 4_101)
+    before = clock.ahead_ms
+    machine.set_wall(20_000)
+    clock.told(13_000, asked_at=12_000)  # an answer that took eight seconds tells less than the one before
+    assert clock.ahead_ms == before
+    machine.set_wall(5_000)
+    clock.told(20_000, asked_at=5_000)
+    assert clock.now() == 20_000
 
 
 @pytest.mark.suite("T12")
