@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from functools import partial
 from pathlib import Path
 
 import anyio
@@ -31,6 +30,7 @@ from drover.domain.models import Hooked, ProcessIdentity, Worktree
 from drover.domain.verdicts import Outcome
 from drover.engine import session
 from drover.engine.steps import Run, Step
+from drover.git.durable import sync_filesystem, write_durably
 from drover.process import Exit, Launch, adopt, supervise
 from drover.settings import HOOKS, HookCommand, HookName
 
@@ -117,8 +117,7 @@ class _Place:
         """None when it has succeeded before."""
         await to_thread.run_sync(self._make_directories)
         record = self._records / f"{self._hook}-{self._name(command, stage)}.exit.json"
-        known = await to_thread.run_sync(partial(adopt, record))
-        if known is not None and known.ok:
+        if await to_thread.run_sync(self._has_succeeded, record):
             return None
         launch = Launch(
             argv=("/bin/sh", "-c", command.command),  # the operator's own command, approved by them
@@ -131,7 +130,19 @@ class _Place:
             grace_s=GRACE_S,
             timeout_s=(command.timeout_ms or self._run.tools.settings.hooks.timeout_ms) / 1000,
         )
-        return await supervise(launch, _Watcher(self._run), hurry=self._run.tools.hurry)
+        exit = await supervise(launch, _Watcher(self._run), hurry=self._run.tools.hurry)
+        if exit.ok:
+            await to_thread.run_sync(self._keep, record)
+        return exit
+
+    def _has_succeeded(self, record: Path) -> bool:
+        """What it wrote may have been lost when the machine was started again, unless it was forced to the disk."""
+        known = adopt(record)
+        return known is not None and known.ok and (known.is_of_this_boot or _kept(record).exists())
+
+    def _keep(self, record: Path) -> None:
+        sync_filesystem(Path(self._tree.path))
+        write_durably(_kept(record), "")
 
     def _marker(self, command: HookCommand, stage: int) -> str:
         """One's own within the execution's: the end of one command must not end those beside it."""
@@ -156,6 +167,11 @@ class _Place:
     def _make_directories(self) -> None:
         for directory in (self._logs, self._records):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def _kept(record: Path) -> Path:
+    """Is there when what the command wrote is on the disk."""
+    return record.with_suffix(".kept")
 
 
 class _Watcher:

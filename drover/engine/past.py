@@ -8,7 +8,7 @@ from pathlib import Path
 
 from drover.domain.models import Attempt, Task, Usage
 from drover.domain.verdicts import Outcome
-from drover.process import adopt
+from drover.process import adopt, boot_id, parse_identity
 
 SESSION_LOST = frozenset({Outcome.CONTEXT_OVERFLOW.value})  # after these the session is not gone on with
 # Ends of an execution that the agent came to by itself; after any other it has to be told that it was interrupted.
@@ -42,6 +42,13 @@ class Past:
         return bool(mine) and mine[-1].outcome not in BY_ITSELF
 
     @property
+    def lost_power(self) -> bool:
+        """Whether the machine was started again since the agent was at work in this attempt."""
+        mine = [a.process for a in self._mine if a.process is not None]
+        identity = parse_identity(mine[-1]) if mine else None
+        return identity is not None and identity.boot_id != boot_id()
+
+    @property
     def last(self) -> Attempt | None:
         """The last execution in which an agent was started."""
         started = [a for a in self.executions if a.agent_started_at is not None]
@@ -60,7 +67,8 @@ class Past:
     def ended_unseen(self, state: Path) -> Attempt | None:
         """The last execution of this attempt, if its agent ended by itself while no drover was there to see it.
 
-        Only here, in the clone whose ``state`` that is: what it did elsewhere is not in the files that are here.
+        Only here, in the clone whose ``state`` that is: what it did elsewhere is not in the files that are here. And
+        not before the machine was started again: its record was forced to the disk, its work was not.
         """
         mine = [a for a in self._mine if a.log is not None]
         if not mine or mine[-1].outcome not in CUT_OFF:
@@ -70,7 +78,7 @@ class Past:
         record = adopt(Path(str(mine[-1].log)) / "exit.json")
         if record is None or record.stopped or record.timed_out or record.stalled or record.lost or record.signal:
             return None
-        return mine[-1]
+        return mine[-1] if record.is_of_this_boot else None
 
     def without(self, execution: Attempt | None) -> Past:
         return Past(self.task, tuple(a for a in self.executions if a != execution))

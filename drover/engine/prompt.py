@@ -124,7 +124,9 @@ def _whole(parent: Task) -> str:
     return f"{words}\n\n{quoted(text, PARENT_LIMIT)}" if text else words
 
 
-def follow_up(task: Task, tree: Worktree, *, interrupted: bool, words: Sequence[str] = ()) -> str:
+def follow_up(
+    task: Task, tree: Worktree, *, interrupted: bool, lost_power: bool = False, words: Sequence[str] = ()
+) -> str:
     """What to say when the session goes on: why it stopped, what a person has said since, and what is wanted now.
 
     With the task, for the operator may have changed it, and a session that silently began blank knows none.
@@ -134,6 +136,11 @@ def follow_up(task: Task, tree: Worktree, *, interrupted: bool, words: Sequence[
             "You were interrupted in the middle of this task; your changes are still in the working directory. "
             "Look at what is done, then go on and finish it."
         )
+        if lost_power:
+            why += (
+                " The machine was started again since: what was written shortly before may be missing or empty, "
+                "so look into the files themselves."
+            )
     elif tree.conflicts:
         why = _conflict(tree)
     elif task.error is not None:

@@ -87,7 +87,7 @@ async def _job(
     settings = tools.agent_settings(agent.name)
     handover = await _handover(run, tree, past) if order is None else ""
     others = past.last is not None and past.last.agent != agent.name
-    follow_up = _go_on(run, tree, order, untold, part, interrupted=past.interrupted)
+    follow_up = _go_on(run, tree, order, untold, part, past)
     return AgentJob(
         task_id=task.id,
         attempt=task.attempt,
@@ -193,13 +193,11 @@ async def _begin(run: Run, tree: Worktree, order: Order | None, said: Sequence[W
     )
 
 
-def _go_on(
-    run: Run, tree: Worktree, order: Order | None, untold: Sequence[Word], part: str, *, interrupted: bool
-) -> str:
+def _go_on(run: Run, tree: Worktree, order: Order | None, untold: Sequence[Word], part: str, past: Past) -> str:
     if order is not None:
         return "\n\n".join([order.follow_up, *prompt.said(untold)])
     words = [*prompt.said(untold), *([part] if part else [])]
-    return prompt.follow_up(run.claim.task, tree, interrupted=interrupted, words=words)
+    return prompt.follow_up(run.claim.task, tree, interrupted=past.interrupted, lost_power=past.lost_power, words=words)
 
 
 def environment(

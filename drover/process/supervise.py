@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 import drover
 from drover.domain.models import Frozen, ProcessIdentity
 from drover.process.containment import find_containment
-from drover.process.identity import MARKER, identify
+from drover.process.identity import MARKER, boot_id, identify
 from drover.process.leftovers import end_marked
 from drover.process.spawn import start
 
@@ -80,6 +80,12 @@ class Exit(BaseModel):
     survivors: tuple[int, ...] = ()  # pids that would not end, even by SIGKILL
     lost: bool = False  # the supervisor was killed; how the agent ended nobody knows
     problem: str = ""  # what the supervisor said before it was lost
+    boot: str = ""  # which run of the machine it was
+
+    @property
+    def is_of_this_boot(self) -> bool:
+        """Whether the machine was not started again since: what was written before need not be on its disk."""
+        return self.boot == boot_id()
 
     @property
     def ok(self) -> bool:
@@ -263,7 +269,7 @@ class _Conversation:
         order["stdin_path"] = str(self.launch.stdin_path or os.devnull)
         site = None if sys.platform == "linux" else str(Path(psutil.__file__).parent.parent)
         contained = find_containment() if self.launch.contained else ()
-        return {**order, "pulse_s": pulse_s, "site": site, "contained": contained}
+        return {**order, "pulse_s": pulse_s, "site": site, "contained": contained, "boot": boot_id()}
 
     def _alive(self) -> None:
         self.alive_at = time.monotonic()

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         contained: list[str]  # words before the command, or none
         pulse_s: float
         site: str | None
+        boot: str
 
 
 class Supervisor:
@@ -370,6 +371,7 @@ class Supervisor:
             "over_memory": self.over_memory,
             "out_of_memory": code == -signal.SIGKILL and not self.killed and oom_kills() > self.oom_kills,
             "survivors": survivors,
+            "boot": self.launch["boot"],
         }
         with suppress(OSError):  # a full disk: drover, if it lives, has it from the next line
             write_durably(self.launch["record_path"], to_json(record).encode() + b"\n")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -128,6 +131,27 @@ async def test_what_is_done_for_a_clone_is_not_done_again_for_the_next_attempt_i
         await drover.run(wait=False)
         assert (await drover.task(task.id)).state is State.COMPLETED
     assert Counter(notes(site)) == {"created": 1, "before": 2}
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_a_hook_is_done_again_when_the_machine_was_started_again_before_its_work_was_kept(
+    site: Site, kept: bool
+) -> None:
+    site.says("test -e x.txt && exit 0; echo x > x.txt; exec sleep 60")
+    async with site.open(**{"hooks.after_create": note(site, "created")}) as drover:
+        task = await drover.add("Work")
+        await run_until(site, drover, site.worktree(task.id) / "x.txt")
+        records = drover.places.set_up(task.id)
+        (record,) = records.glob("*.exit.json")
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"boot": "the one before"}))
+        (mark,) = records.glob("*.kept")
+        if not kept:
+            mark.unlink()
+        with closing(sqlite3.connect(site.root / ".drover" / "drover.db")) as db, db:
+            db.execute("DELETE FROM steps WHERE name = 'after_create'")  # drover died before it was told
+        await drover.run()
+        assert (await drover.task(task.id)).state is State.COMPLETED
+    assert notes(site) == ["created"] * (1 if kept else 2)
 
 
 async def test_a_clone_made_anew_is_set_up_anew(site: Site) -> None:
