@@ -257,25 +257,31 @@ async def test_red_tests_keep_work_out_and_say_the_last_of_what_they_said(site: 
     assert not list((site.root / ".drover" / "verify").rglob("README.md")), "nothing is left of the place of the tests"
 
 
-async def test_tests_that_a_signal_ends_are_red_and_say_so(site: Site) -> None:
-    task = await lived(site, test_command="kill -KILL $$", max_attempts=1)
+@pytest.mark.parametrize(
+    ("command", "timeout", "said"),
+    [("kill -KILL $$", "60s", "(exit -9)"), ("echo begun; sleep 60", "1s", "begun")],
+    ids=["a signal", "their time"],
+)
+async def test_tests_that_something_else_ends_are_red_and_say_so(
+    site: Site, command: str, timeout: str, said: str
+) -> None:
+    site.configure(f'[verify]\ntimeout = "{timeout}"\n')
+    task = await lived(site, test_command=command, max_attempts=1)
     assert task.status is Status.FAILED and task.error is not None
-    assert "(exit -9)" in task.error.message
+    assert said in task.error.message
 
 
-async def test_red_tests_only_warn_where_they_are_lenient(site: Site) -> None:
+@pytest.mark.parametrize(
+    ("given", "runs"), [({"test_mode": "lenient"}, 1), ({"test_mode": "disabled"}, 0), ({"test_scope": "skip"}, 0)]
+)
+async def test_red_tests_only_warn_where_they_are_lenient_and_are_not_run_where_nobody_wants_them(
+    site: Site, given: dict[str, str], runs: int
+) -> None:
     ran = site.top / "ran"
-    task = await lived(site, test_command=f"echo >> {ran}; exit 1", test_mode="lenient")
-    assert task.status is Status.COMPLETED
-    assert ran.read_text() == "\n"
-
-
-@pytest.mark.parametrize("given", [{"test_mode": "disabled"}, {"test_scope": "skip"}])
-async def test_what_is_not_to_be_tested_is_not(site: Site, given: dict[str, str]) -> None:
-    ran = site.top / "ran"
+    ran.touch()
     task = await lived(site, test_command=f"echo >> {ran}; exit 1", **given)
     assert task.status is Status.COMPLETED
-    assert not ran.exists()
+    assert ran.read_text() == "\n" * runs
 
 
 async def test_tests_see_the_tree_that_lands_and_a_tree_that_passed_is_not_tested_again(site: Site) -> None:
@@ -295,10 +301,3 @@ async def test_tests_see_the_tree_that_lands_and_a_tree_that_passed_is_not_teste
         proof = await drover.store.landings.find_proof(tree, command)
     assert ran.read_text() == "# A site\nwork\n"
     assert proof is not None and proof.passed and json.loads(proof.model_dump_json())["exit_code"] == 0
-
-
-async def test_tests_that_take_too_long_are_ended_and_are_red(site: Site) -> None:
-    site.configure('[verify]\ntimeout = "1s"\n')
-    task = await lived(site, test_command="echo begun; sleep 60", max_attempts=1)
-    assert task.status is Status.FAILED and task.error is not None
-    assert "begun" in task.error.message

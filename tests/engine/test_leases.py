@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -93,6 +92,16 @@ def failing(work: Callable[..., Awaitable[Any]], error: Exception, *, times: int
     return call
 
 
+def counting(work: Callable[..., Awaitable[Any]], calls: list[int]) -> Any:
+    """The verb, and a call more in the list each time."""
+
+    async def call(*given: Any, **named: Any) -> Any:
+        calls.append(1)
+        return await work(*given, **named)
+
+    return call
+
+
 # ------------------------------------------------------------ the heartbeat
 
 
@@ -160,15 +169,9 @@ async def _gone(marker: str) -> bool:
 async def test_a_hiccup_of_the_store_costs_no_claim(held: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     async with held.open(FakeClock(), claim_timeout="500ms") as drover:
         task = await drover.add("Long")
-        claims = drover.store.claims
-        calls: list[int] = []
+        claims, calls = drover.store.claims, list[int]()
         flaky = failing(claims.renew, StoreUnavailable("away"), times=2)
-
-        async def renew(*given: Any, **named: Any) -> Any:
-            calls.append(1)
-            return await flaky(*given, **named)
-
-        monkeypatch.setattr(claims, "renew", renew)
+        monkeypatch.setattr(claims, "renew", counting(flaky, calls))
         async with running(drover):
             await until(lambda: _at_least(calls, 4))
             (held.top / "go").touch()
@@ -181,13 +184,8 @@ async def test_a_lease_is_not_renewed_more_often_than_a_sixth_of_it_asks_for(
 ) -> None:
     async with held.open(FakeClock(), claim_timeout="1200ms") as drover:
         await drover.add("Long")
-        renew, calls, began = drover.store.claims.renew, [], anyio.current_time()
-
-        async def count(*given: Any, **named: Any) -> Any:
-            calls.append(1)
-            return await renew(*given, **named)
-
-        monkeypatch.setattr(drover.store.claims, "renew", count)
+        claims, calls, began = drover.store.claims, list[int](), anyio.current_time()
+        monkeypatch.setattr(claims, "renew", counting(claims.renew, calls))
         async with running(drover):
             await until(lambda: _at_least(calls, 4))
             assert len(calls) <= (anyio.current_time() - began) / 0.2 + 1
@@ -418,38 +416,30 @@ async def test_work_of_a_failed_attempt_is_saved_and_landed_work_is_not(site: Si
     assert not await _saved(site, lands.id)
 
 
-async def test_an_unexpected_error_uses_up_no_attempt(
-    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(verdicts, "backoff_ms", lambda *_: 100)
-    monkeypatch.setattr(result, "take", failing(result.take, RuntimeError("a bug of ours")))
-    async with site.open() as drover:
-        task = await drover.add("First")
-        async with running(drover):
-            pass
-        after = await drover.task(task.id)
-        (waited,) = [e async for e in drover.events(types=["task.waiting"])]
-    assert (after.status, after.failures, after.executions) == (Status.COMPLETED, 0, 1)
-    assert waited.data["reason"] == "internal"
-    assert "a bug of ours" in caplog.text
-
-
-async def test_a_disk_that_is_full_for_drovers_own_files_is_waited_out(
-    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """However often: it is no trouble of the task's."""
+@pytest.mark.parametrize(
+    ("error", "times", "reason", "is_told"),
+    [
+        (RuntimeError("a bug of ours"), 1, "internal", True),
+        # However often: it is no trouble of the task's.
+        (OSError(errno.ENOSPC, "no space left"), verdicts.TROUBLES_LIMIT + 1, "disk_full", False),
+    ],
+    ids=["a bug", "a full disk"],
+)
+async def test_an_error_that_is_not_the_tasks_uses_up_no_attempt(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception, times: int,
+    reason: str, is_told: bool,
+) -> None:  # fmt: skip
     monkeypatch.setattr(verdicts, "backoff_ms", lambda *_: 20)
-    full, times = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), verdicts.TROUBLES_LIMIT + 1
-    monkeypatch.setattr(result, "take", failing(result.take, full, times=times))
+    monkeypatch.setattr(result, "take", failing(result.take, error, times=times))
     async with site.open() as drover:
         task = await drover.add("First")
         async with running(drover):
             pass
         after = await drover.task(task.id)
         waited = [e.data["reason"] async for e in drover.events(types=["task.waiting"])]
-    assert (after.status, after.failures) == (Status.COMPLETED, 0)
-    assert waited == ["disk_full"] * times
-    assert "Traceback" not in caplog.text
+    assert (after.status, after.failures, after.executions) == (Status.COMPLETED, 0, 1)
+    assert waited == [reason] * times
+    assert ("Traceback" in caplog.text and str(error) in caplog.text) is is_told
 
 
 async def test_a_run_waits_no_longer_than_until_the_next_task_is_due(
