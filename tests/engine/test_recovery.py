@@ -13,9 +13,10 @@ import pytest
 
 from drover.app.drover import Drover
 from drover.domain.errors import GitError
-from drover.domain.models import Claim, ProcessIdentity, Run, Worker
+from drover.domain.models import Attempt, Claim, ProcessIdentity, Run, Task, Worker, Worktree
 from drover.domain.states import State, Status
-from drover.engine import reaper, workplace
+from drover.engine import prompt, reaper, workplace
+from drover.engine.past import Past
 from drover.engine.workers import Stop
 from drover.process import boot_id, current_identity, identify
 from drover.testing import FakeClock
@@ -251,3 +252,12 @@ async def test_a_note_that_was_cut_off_or_is_of_another_attempt_says_nothing(tmp
     workplace._write_carry(path, 1, "abc")
     assert workplace._read_carry(path, 1) == "abc"
     assert workplace._read_carry(tmp_path / "none", 1) is None
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_an_agent_that_goes_on_is_told_when_the_machine_was_started_again(again: bool) -> None:
+    process = str(ProcessIdentity(boot_id=f"not {boot_id()}" if again else boot_id(), pid=1, started=1))
+    task = Task(id="task-a", title="Work")
+    past = Past(task, (Attempt(task_id=task.id, fence=1, attempt=1, worker_id="w", started_at=1, process=process),))
+    words = prompt.follow_up(task, Worktree(path="", base="", target=""), interrupted=True, lost_power=past.lost_power)
+    assert ("may be missing or empty" in words) == again
