@@ -14,11 +14,13 @@ from drover.domain.models import NewTask, Task
 from drover.domain.verdicts import Completed
 from drover.store import Store
 from drover.store.database import Value
+from drover.store.migrate import known_newest
+from drover.store.postgres_calls import CALL, make_finish
 from drover.store.queries import load, numbered
 from drover.store.sqlite import SqliteDatabase
 from drover.store.sqlite_file import in_thread
 from tests.store.conftest import PROJECT, Place
-from tests.store.scenes import hire, land, landing_of, take
+from tests.store.scenes import hire, hire_many, land, landing_of, take
 
 pytestmark = pytest.mark.anyio
 FILL = """
@@ -98,6 +100,36 @@ async def test_a_claim_reads_as_much_of_a_large_backlog_on_postgres_as_of_a_smal
             read.append(_buffers(text))
         await connection.close()
     assert 0 < read[1] <= read[0] + 20, read  # an index grows by a level, not by its rows
+
+
+async def test_a_group_that_ends_reads_as_much_of_a_large_backlog_on_postgres_as_of_a_small_one(
+    on_postgres: Place,
+) -> None:
+    """All of the server's function, in which no statement can be explained by itself."""
+    schema = f"drover_{PROJECT}"
+    read = []
+    async with on_postgres.open() as store:
+        epic = await store.epics.add("E")
+        connection = await asyncpg.connect(on_postgres.url, server_settings={"search_path": schema})
+        await connection.execute(make_finish(schema, "token", known_newest()))
+        await connection.execute(FILL, 4, epic.id)
+        for worker in await hire_many(store, 4):
+            assert await store.plain.claim(worker)
+        for size in (30, 4_000):
+            await connection.execute(FILL, size, epic.id)
+            read.append(min([await _end_all(connection) for _ in range(6)]))
+        assert await store.plain.completed() == 2 * 6 * 4
+        await connection.close()
+    assert 0 < read[1] <= 1.2 * read[0], read
+
+
+async def _end_all(connection: Any) -> int:
+    """All that run end, and their workers take what is next; what that read."""
+    rows = await connection.fetch("SELECT id, fence, claimed_by FROM tasks WHERE lease_until IS NOT NULL")
+    ends = json.dumps([[row["id"], row["fence"], row["claimed_by"], None, row["claimed_by"]] for row in rows])
+    call, _ = numbered(CALL)
+    plan = await connection.fetch(f"EXPLAIN (ANALYZE, BUFFERS, TIMING off) {call}", ends, 1, 60_000, None, 0)
+    return _buffers("\n".join(row[0] for row in plan))
 
 
 def _buffers(plan: str) -> int:
