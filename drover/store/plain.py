@@ -20,6 +20,9 @@ from drover.store.migrate import refuse_newer
 from drover.store.rows import claim_of
 from drover.store.together import Together
 
+# So many groups may be under way at the same time where connections write beside one another: while the server works
+# for one, this process does for another.
+GROUPS = 2
 _as_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -69,7 +72,7 @@ class Plain:
         self._clock = clock
         self.lease_ms = lease_ms
         self._claims = Together(self._claim_all)
-        self._ends = Together(self._finish_all)
+        self._ends = Together(self._finish_all, GROUPS if database.dialect == "postgres" else 1)
 
     async def claim(self, worker: Worker) -> Taken | None:
         """The best ready task (priority, then age); None when there is none. See :meth:`wake_due`.

@@ -26,16 +26,19 @@ class _Asked(Generic[A, R]):
 
 
 class Together(Generic[A, R]):
-    """Those who ask while a transaction is under way share the next; whoever waits first asks for all of them.
+    """Those who ask while transactions are under way share the next; whoever wakes first asks for all of them.
 
     ``ask_all`` is given a function that says whom the transaction is for. It is to be called when the transaction has
-    begun, for until then others may join, and again when it is begun anew.
+    begun, for until then others may join. Up to ``at_once`` transactions are under way at the same time; those that
+    begin together share those who wait evenly.
     """
 
-    def __init__(self, ask_all: All[A, R]) -> None:
+    def __init__(self, ask_all: All[A, R], at_once: int = 1) -> None:
         self._ask_all = ask_all
         self._waiting: deque[_Asked[A, R]] = deque()
-        self._over: anyio.Event | None = None  # of the transaction under way
+        self._free = at_once  # so many more may be under way
+        self._beginning = 0  # of those under way, the ones that have not said yet whom they are for
+        self._over = anyio.Event()  # of one of them, whichever is first
 
     async def ask(self, item: A) -> R:
         """The answer, or the error that ``ask_all`` gives to this item or raises for its whole group.
@@ -46,30 +49,37 @@ class Together(Generic[A, R]):
         self._waiting.append(asked)
         with anyio.CancelScope(shield=True):
             while not asked.answered:
-                if self._over is not None:
-                    await self._over.wait()
+                if self._free and asked in self._waiting:
+                    await self._lead(asked)
                 else:
-                    await self._lead()
+                    await self._over.wait()
         if asked.error is not None:
             raise asked.error
         return cast(R, asked.answer)
 
-    async def _lead(self) -> None:
-        """Ask for all that wait until the transaction has begun; then the next of those who came too late leads."""
-        group: list[_Asked[A, R]] = []
+    async def _lead(self, first: _Asked[A, R]) -> None:
+        """Ask for one, and for its share of those that wait when the transaction has begun."""
+        self._waiting.remove(first)
+        self._free -= 1
+        self._beginning += 1
+        group, joined = [first], False
 
         def join() -> list[A]:
-            while self._waiting:
-                group.append(self._waiting.popleft())
+            nonlocal joined
+            if not joined:
+                joined = True
+                group.extend([self._waiting.popleft() for _ in range(len(self._waiting) // self._beginning)])
+                self._beginning -= 1
             return [asked.item for asked in group]
 
-        over = self._over = anyio.Event()
         try:
             await self._answer(group, join)
         finally:
+            join()
             for asked in group:
                 asked.answered = True
-            self._over = None
+            self._free += 1
+            over, self._over = self._over, anyio.Event()
             over.set()
 
     async def _answer(self, group: list[_Asked[A, R]], join: Callable[[], Sequence[A]]) -> None:

@@ -86,6 +86,28 @@ async def test_workers_that_claim_together_take_the_best_tasks_in_one_transactio
         assert told == Counter(ids)
 
 
+async def test_what_a_group_sets_free_is_taken_in_its_place_among_all_that_is_ready(place: Place) -> None:
+    """Priority before age, and whoever ends has set it free before anything is taken."""
+    async with place.open() as store:
+        one, two = await add(store, "one", priority=9), await add(store, "two", priority=9)
+        for title, priority in (("second", 5), ("fourth", 2), ("last", 0)):
+            await add(store, title, priority=priority)
+        await add(store, "first", priority=6, blocked_by=[one])
+        await add(store, "third", priority=3, blocked_by=[two])
+        await add(store, "fifth", priority=2, blocked_by=[one, two])
+        workers = await hire_many(store, 2)
+        taken = [await claim(store, worker) for worker in workers]
+        order = []
+        for _ in range(6):
+            (end,) = await finish_at_once(store, [(taken.pop(0), workers[0])])
+            assert isinstance(end, Finished) and end.next is not None
+            order.append(end.next.claim.task.title)
+            taken.append(end.next)
+            workers.reverse()
+        assert order == ["first", "second", "third", "fourth", "fifth", "last"]
+        assert not await store.tasks.miscounted()
+
+
 async def test_a_zombie_among_those_that_end_together_gets_nothing(place: Place) -> None:
     """Its heir may end in the very same transaction."""
     async with place.open() as store:

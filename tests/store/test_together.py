@@ -80,6 +80,39 @@ async def test_who_comes_while_one_is_under_way_is_in_the_next() -> None:
     assert await together.ask(4) == 4, "it goes on afterwards"
 
 
+async def test_those_that_begin_at_the_same_time_share_who_waits_and_no_more_begin() -> None:
+    groups: list[list[int]] = []
+    gates = [anyio.Event() for _ in range(3)]
+
+    async def ask_all(join: Callable[[], Sequence[int]]) -> list[int | Exception]:
+        await anyio.lowlevel.checkpoint()
+        group = list(join())
+        groups.append(group)
+        await gates[len(groups) - 1].wait()
+        return [2 * number for number in group]
+
+    together, answers = Together(ask_all, 2), dict[int, int]()
+
+    async def ask(number: int) -> None:
+        answers[number] = await together.ask(number)
+
+    async with anyio.create_task_group() as group:
+        for number in range(6):
+            group.start_soon(ask, number)
+        await anyio.wait_all_tasks_blocked()
+        assert sorted(map(len, groups)) == [3, 3] and sorted(groups[0] + groups[1]) == [0, 1, 2, 3, 4, 5]
+        for number in (6, 7, 8):
+            group.start_soon(ask, number)
+        await anyio.wait_all_tasks_blocked()
+        assert len(groups) == 2, "both are under way"
+        gates[1].set()
+        await anyio.wait_all_tasks_blocked()
+        assert groups[2:] == [[6, 7, 8]] and set(answers) == set(groups[1]), "one is over, another has begun"
+        gates[0].set()
+        gates[2].set()
+    assert answers == {number: 2 * number for number in range(9)}
+
+
 @pytest.mark.parametrize("error", [StoreError("a constraint"), DiskFull("no space")])
 async def test_one_that_breaks_it_for_all_is_found_by_trying_each_alone(error: Exception) -> None:
     desk = Desk(lambda group: error if 7 in group else None)
