@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 
 import anyio
 import pytest
 
 from drover.domain.errors import LeaseLost
-from drover.domain.models import Worker
+from drover.domain.models import NewTask, Worker
 from drover.store import Store
 from drover.store.plain import Finished, Taken
 from drover.store.postgres import PostgresDatabase
 from drover.store.sqlite import SqliteDatabase
+from drover.store.together import Together
 from tests.store.conftest import Place
 from tests.store.scenes import add, hire_many
 
@@ -106,6 +108,79 @@ async def test_what_a_group_sets_free_is_taken_in_its_place_among_all_that_is_re
             workers.reverse()
         assert order == ["first", "second", "third", "fourth", "fifth", "last"]
         assert not await store.tasks.miscounted()
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_groups_of_any_graph_come_to_what_their_definition_says(place: Place, seed: int) -> None:
+    """On SQLite by the statements, on Postgres by the server's function."""
+    rng = random.Random(seed)
+    async with place.open() as store:
+        store.plain._ends = Together(store.plain._finish_all)  # one group at a time, so that there is one order
+        news = [
+            NewTask(title=f"{n}", key=f"{n}", priority=rng.randrange(3),
+                    blocked_by=tuple(str(b) for b in rng.sample(range(n), min(n, rng.randrange(4)))))
+            for n in range(40)
+        ]  # fmt: skip
+        tasks = await store.tasks.add_many(news)
+        place_of = {task.id: (-task.priority, n) for n, task in enumerate(tasks)}
+        open_of = {task.id: set(task.blocked_by) for task in tasks}
+        ready = {id for id, blockers in open_of.items() if not blockers}
+        running: dict[str, Taken] = {}
+        results: dict[str, str] = {}
+        workers = {worker.id: worker for worker in await hire_many(store, 5)}
+
+        def take(how_many: int) -> set[str]:
+            best = set(sorted(ready, key=place_of.__getitem__)[:how_many])
+            ready.difference_update(best)
+            return best
+
+        while ready or running:
+            for idle in [worker for id, worker in workers.items() if id not in running][: len(ready)]:
+                running[idle.id] = await claim(store, idle)
+                assert {running[idle.id].claim.task_id} == take(1)
+            group = rng.sample(sorted(running), rng.randint(1, len(running)))
+            ends = await finish_at_once(store, [(running[id], workers[id]) for id in group])
+            done = {running.pop(id).claim.task_id: f"{n}" for n, id in enumerate(group)}
+            results |= done
+            freed = {id for id, open in open_of.items() if open & done.keys() and not open - done.keys()}
+            for open in open_of.values():
+                open.difference_update(done)
+            ready |= freed
+            expected = take(len(group))
+            assert all(isinstance(end, Finished) for end in ends)
+            finished = [end for end in ends if isinstance(end, Finished)]
+            follows = [end.next for end in finished if end.next is not None]
+            assert {f.claim.task_id for f in follows} == expected and len(follows) == len(expected)
+            assert sum(end.spare for end in finished) == max(0, len(freed) - len(expected))
+            for taken in follows:
+                task = tasks[place_of[taken.claim.task_id][1]]
+                assert taken.results == {id: results[id] for id in task.blocked_by} and taken.claim.fence == 1
+                running[taken.claim.worker_id] = taken
+        assert results.keys() == place_of.keys() and not await store.tasks.miscounted()
+        told = Counter((e.type, e.task_id) for e in await store.events.page(limit=500) if e.type.startswith("task."))
+        assert set(told.values()) == {1}
+        kinds = Counter(kind for kind, _ in told)
+        blocked = sum(bool(task.blocked_by) for task in tasks)
+        assert (kinds["task.claimed"], kinds["task.completed"], kinds["task.ready"]) == (40, 40, blocked)
+
+
+async def test_groups_that_end_beside_one_another_take_nothing_twice(place: Place) -> None:
+    async with place.open() as store, place.open() as other:
+        await store.tasks.add_many([NewTask(title=f"{n}") for n in range(200)])
+
+        async def drain(mine: Store, worker: Worker) -> None:
+            taken = await mine.plain.claim(worker)
+            while taken is not None:
+                taken = (await mine.plain.finish(taken.claim, None, then=worker)).next
+
+        async with anyio.create_task_group() as group:
+            for mine in (store, other):
+                for worker in await hire_many(mine, 5):
+                    group.start_soon(drain, mine, worker)
+        assert {task.fence for task in await store.tasks.list_tasks()} == {1}
+        told = Counter((e.type, e.task_id) for e in await store.events.page(limit=5_000))
+        assert {count for (kind, _), count in told.items() if kind.startswith("task.")} == {1}
+        assert await store.plain.completed() == 200
 
 
 async def test_a_zombie_among_those_that_end_together_gets_nothing(place: Place) -> None:
