@@ -156,7 +156,7 @@ class PostgresDatabase:
         self._token = new_token()  # tells our own notifications from those of others
         self._idle: list[_Session] = []
         self._busy: set[_Session] = set()
-        self._slots = anyio.Semaphore(POOL)
+        self._slots = anyio.Semaphore(POOL, fast_acquire=True)
         self._jobs: set[_Job] = set()
         self._all_done = anyio.Event()
         self._group: TaskGroup | None = None

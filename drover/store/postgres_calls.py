@@ -48,7 +48,7 @@ BEGIN
     {share_graph};
     SELECT array_agg(value ->> 0), array_agg(CAST(value ->> 1 AS bigint)), array_agg(value ->> 2),
            array_agg(value ->> 3), array_agg(value ->> 4)
-      INTO v_ids, v_fences, v_holders, v_results, v_thens FROM json_array_elements(CAST(p_ends AS json));
+      INTO v_ids, v_fences, v_holders, v_results, v_thens FROM jsonb_array_elements(CAST(p_ends AS jsonb));
 
     -- What is running has a lease. Asked for by its state it would be looked for among all that were running lately.
     WITH ended AS (

@@ -42,7 +42,7 @@ SELECT /*pg: value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, CA
        6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, CAST(value ->> 11 AS bigint), CAST(value ->> 12
        AS bigint), CAST(value ->> 13 AS bigint), value ->> 14, CAST(value ->> 15 AS bigint), CAST(:by AS text),
        CAST(:now AS bigint), CAST(:now AS bigint)
-  FROM json_array_elements(CAST(:tasks AS json)) WHERE true */
+  FROM jsonb_array_elements(CAST(:tasks AS jsonb)) WHERE true */
        json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
        json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]'),
        json_extract(value, '$[6]'), json_extract(value, '$[7]'), json_extract(value, '$[8]'),
@@ -63,7 +63,7 @@ SELECT id, key FROM tasks
 -- name: add_blockers
 -- :edges is a JSON list of [task_id, blocker_id] of tasks that have just been added.
 INSERT INTO blockers (task_id, blocker_id, created_at)
-SELECT /*pg: value ->> 0, value ->> 1, CAST(:now AS bigint) FROM json_array_elements(CAST(:edges AS json)) */
+SELECT /*pg: value ->> 0, value ->> 1, CAST(:now AS bigint) FROM jsonb_array_elements(CAST(:edges AS jsonb)) */
        json_extract(value, '$[0]'), json_extract(value, '$[1]'), :now FROM json_each(:edges) /*:pg*/;
 
 -- name: recount_blockers_among
