@@ -92,6 +92,24 @@ def test_a_marker_is_found_by_its_whole_beginning(spawn: Spawn, marker: str) -> 
     assert unmarked not in found("test-")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere an environment is never half there")
+def test_a_child_that_is_long_in_the_middle_of_its_exec_is_waited_for(
+    spawn: Spawn, marker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine it may be put aside just there, and shows no environment until it goes on."""
+    child, read, asked = spawn(marker=marker), identities._read, list[float]()
+
+    def not_yet(path: str) -> bytes:
+        if path == f"/proc/{child.pid}/environ":
+            asked.append(time.monotonic())
+            if asked[-1] < asked[0] + 0.02:
+                return b""
+        return read(path)
+
+    monkeypatch.setattr(identities, "_read", not_yet)
+    assert [one.pid for one in process.find_marked(marker)] == [child.pid]
+
+
 def test_a_process_does_not_find_itself(spawn: Spawn, marker: str) -> None:
     script = f"from drover.process import find_marked; print(find_marked({marker!r}))"
     child = spawn(sys.executable, "-c", script, marker=marker)

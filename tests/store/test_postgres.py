@@ -824,14 +824,14 @@ async def test_a_counter_is_right_when_a_blocker_lands_between_its_count_and_the
             ended.set()
 
         monkeypatch.setattr("drover.store.tasks.tell", tell_slowly)
-        async with anyio.create_task_group() as group:
-            group.start_soon(CHANGES[change], store, behind, blocker)
-            await counted.wait()
-            group.start_soon(land)
-            with anyio.fail_after(60):
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as group:
+                group.start_soon(CHANGES[change], store, behind, blocker)
+                await counted.wait()
+                group.start_soon(land)
                 while not (ended.is_set() or await looking.fetchval(WAITING_FOR_A_LOCK)):
                     await anyio.sleep(0.01)
-            go_on.set()
+                go_on.set()
         assert await store.tasks.miscounted() == []
         assert (await store.tasks.get(behind.id)).open_blockers == 0
         assert (await store.tasks.get(blocker.id)).landed_at is not None
