@@ -19,10 +19,11 @@ from drover.cli.session import printer_of
 from drover.domain.errors import DroverError, UsageError
 
 if TYPE_CHECKING:
-    from anyio.abc import ByteReceiveStream, Process
+    from collections.abc import AsyncIterator
 
     from drover.app import Drover
     from drover.domain.models import Task
+    from drover.process.companion import Companion
 
 WORK_S = 60.0  # the longest the demonstration waits for something to happen
 PATIENCE_S = 15.0  # … for the agent to have written something
@@ -138,8 +139,7 @@ async def _run_and_kill(
         ) from None
     finally:
         signal_group(process.pid, signal.SIGKILL)
-        with anyio.CancelScope(shield=True):
-            await process.aclose()
+        await process.end()
     printer.line(Styled("  kill -9", "red"), f" {process.pid}: the run is gone in the middle of its work")
 
 
@@ -153,20 +153,19 @@ async def _wait_for_work(drover: Drover, task_id: str) -> None:
             await anyio.sleep(0.05)
 
 
-async def _must_not_end(process: Process) -> None:
+async def _must_not_end(process: Companion) -> None:
     """Read what the run prints; raises DroverError with its last words if it ends by itself."""
     import anyio
 
     said: list[bytes] = []
 
-    async def read(stream: ByteReceiveStream | None) -> None:
-        if stream is not None:
-            async for chunk in stream:
-                said[:] = [*said[-20:], chunk]
+    async def read(chunks: AsyncIterator[bytes]) -> None:
+        async for chunk in chunks:
+            said[:] = [*said[-20:], chunk]
 
     async with anyio.create_task_group() as group:
-        group.start_soon(read, process.stdout)
-        group.start_soon(read, process.stderr)
+        group.start_soon(read, process.said())
+        group.start_soon(read, process.complained())
     code = await process.wait()
     words = b"".join(said).decode(errors="replace").strip().splitlines()
     raise DroverError(f"the run ended by itself (exit {code}): {' '.join(words[-3:])}")

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import selectors
 import signal
-import subprocess
 import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+
+from drover.process.birth import Child, bear
 
 GENTLY_S = 0.5  # git takes its lock files away in its SIGTERM handler; SIGKILL would leave them
 EOF_S = 2.0  # how long a grandchild that holds the pipes may keep us after its parent has ended
@@ -42,7 +43,7 @@ class Command:
         self._begun = False
 
     def run(self) -> None:
-        """Start it, feed it, read it, reap it. Raises what :class:`subprocess.Popen` raises."""
+        """Start it, feed it, read it, reap it. Raises what :func:`bear` raises."""
         try:
             process = self._start()
             if process is not None:
@@ -68,35 +69,27 @@ class Command:
         with self._lock:
             self._signal(signal.SIGKILL)
 
-    def _start(self) -> subprocess.Popen[bytes] | None:
+    def _start(self) -> Child | None:
         with self._lock:
             if self.cut_off:
                 return None
             self._begun = True
-        process = subprocess.Popen(
-            self._argv,
-            stdin=subprocess.DEVNULL if self._stdin is None else subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=self._cwd,
-            env=self._env,
-            bufsize=0,
-            start_new_session=True,
-        )
+        process = bear(self._argv, cwd=self._cwd, env=self._env, stdin=self._stdin is not None)
         with self._lock:
             self.pid = process.pid
             if self.cut_off:  # while it was being born
                 self._signal(signal.SIGTERM)
         return process
 
-    def _converse(self, process: subprocess.Popen[bytes]) -> None:
+    def _converse(self, process: Child) -> None:
         left = memoryview(self._stdin or b"")
         ends_at, look_at = float("inf"), time.monotonic() + LOOK_S
+        open_ones = {pipe for pipe in (process.stdin, process.stdout, process.stderr) if pipe >= 0}
         with selectors.DefaultSelector() as pipes:
-            for pipe, output in ((process.stdout, self.out), (process.stderr, self.err)):
-                pipes.register(pipe, selectors.EVENT_READ, output)  # type: ignore[arg-type]
-            if process.stdin is not None:
-                os.set_blocking(process.stdin.fileno(), False)
+            pipes.register(process.stdout, selectors.EVENT_READ, self.out)
+            pipes.register(process.stderr, selectors.EVENT_READ, self.err)
+            if process.stdin >= 0:
+                os.set_blocking(process.stdin, False)
                 pipes.register(process.stdin, selectors.EVENT_WRITE)
             while pipes.get_map() and not self.too_much and (now := time.monotonic()) < ends_at:
                 if now >= look_at:
@@ -107,13 +100,13 @@ class Command:
                     if key.data is None:
                         left = left[_write(key.fd, left) :]
                         if not left:
-                            pipes.unregister(key.fileobj)
-                            process.stdin.close()  # type: ignore[union-attr]
+                            pipes.unregister(key.fd)
+                            open_ones.discard(key.fd)
+                            os.close(key.fd)
                     elif not self._read(key.fd, key.data):
-                        pipes.unregister(key.fileobj)
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            if pipe is not None:
-                pipe.close()
+                        pipes.unregister(key.fd)
+        for pipe in open_ones:
+            os.close(pipe)
 
     def _read(self, fd: int, output: bytearray) -> bool:
         """False at its end."""
@@ -125,12 +118,11 @@ class Command:
         output += chunk
         return bool(chunk)
 
-    def _reap(self, process: subprocess.Popen[bytes]) -> None:
+    def _reap(self, process: Child) -> None:
         if self.too_much:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(GENTLY_S)
+            process.wait(GENTLY_S)
             self.kill()
-        self.returncode = process.wait()
+        self.returncode = process.wait() or 0
 
     def _signal(self, number: int) -> None:
         if self.pid:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import anyio
 from anyio import to_thread
-from anyio.abc import Process
 
 from drover.domain.errors import DroverError
+from drover.process.birth import bear, resets_signals
 from drover.process.command import GENTLY_S, Command
+from drover.process.companion import Companion
 from drover.process.identity import group_lives
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -57,7 +58,7 @@ async def run(
     """
     command = Command([os.fspath(part) for part in argv], cwd, dict(env), stdin, limit_bytes)
     try:
-        with anyio.fail_after(timeout_s), _stopping_signals_reset():
+        with anyio.fail_after(timeout_s), nullcontext() if resets_signals() else _stopping_signals_reset():
             await to_thread.run_sync(command.run, abandon_on_cancel=True)
     finally:
         with anyio.CancelScope(shield=True):
@@ -67,24 +68,15 @@ async def run(
     return Finished(command.returncode, bytes(command.out), bytes(command.err))
 
 
-async def start(
-    argv: Sequence[str | Path], *, cwd: Path | None, env: Mapping[str, str], stdin: bool, stderr: bool = True
-) -> Process:
+async def start(argv: Sequence[str | Path], *, cwd: Path | None, env: Mapping[str, str], stdin: bool) -> Companion:
     """Start a child in a session of its own, its stopping signals as a shell would set them.
 
     Not interruptible: a caller cancelled here still gets, and has to end, the child.
     """
-    with anyio.CancelScope(shield=True), _stopping_signals_reset():
-        process = await anyio.open_process(
-            [os.fspath(part) for part in argv],
-            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE if stderr else subprocess.DEVNULL,
-            cwd=cwd,
-            env=dict(env),
-            start_new_session=True,
-        )
-    return process  # noqa: RET504 - mypy: a cancel scope might swallow what is raised in it
+    words = [os.fspath(part) for part in argv]
+    with anyio.CancelScope(shield=True), nullcontext() if resets_signals() else _stopping_signals_reset():
+        child = await to_thread.run_sync(partial(bear, words, cwd=cwd, env=env, stdin=stdin))
+    return Companion(child)
 
 
 async def _end(command: Command) -> None:

@@ -9,18 +9,17 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal, Protocol
 
 import anyio
 import psutil
 from anyio import to_thread
-from anyio.abc import Process
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import drover
 from drover.domain.models import Frozen, ProcessIdentity
+from drover.process.companion import Companion
 from drover.process.containment import find_containment
 from drover.process.identity import MARKER, boot_id, identify
 from drover.process.leftovers import end_marked
@@ -237,9 +236,9 @@ class _Conversation:
                 await self._end(process)
                 self.over.set()
 
-    async def _converse(self, process: Process) -> None:
+    async def _converse(self, process: Companion) -> None:
         order = marshal.dumps(self._order(), 2)
-        await _write(process, b"%d\n%b" % (len(order), order))
+        await process.tell(b"%d\n%b" % (len(order), order))
         async for report in _reports(process):
             if "ready" in report:
                 identity = identify(process.pid)
@@ -275,7 +274,7 @@ class _Conversation:
         self.alive_at = time.monotonic()
         self.watcher.progress(self.output_bytes)
 
-    async def _look(self, process: Process, cpu: float) -> None:
+    async def _look(self, process: Companion, cpu: float) -> None:
         """In silence: does it work? Only CPU use and changed files can tell."""
         now = time.monotonic()
         used, self.cpu = cpu - self.cpu, cpu
@@ -290,12 +289,12 @@ class _Conversation:
                 await _send(process, "stall")
                 self._expect_end(0.0)
 
-    async def _pass_on(self, process: Process, event: anyio.Event, word: str) -> None:
+    async def _pass_on(self, process: Companion, event: anyio.Event, word: str) -> None:
         await event.wait()
         await _send(process, word)
         self._expect_end(0.0, self.launch.grace_s if word == "stop" else 0.0)
 
-    async def _speak(self, process: Process, voice: Voice) -> None:
+    async def _speak(self, process: Companion, voice: Voice) -> None:
         await self.begun.wait()
         async for word in voice.words():
             await _send(process, word)
@@ -305,38 +304,27 @@ class _Conversation:
         deadline = anyio.current_time() + after_s + grace_s + FAREWELL_S
         self.patience.deadline = min(self.patience.deadline, deadline)
 
-    async def _overhear(self, process: Process) -> None:
-        if process.stderr is not None:
-            async for chunk in process.stderr:
-                self.said = (self.said + chunk)[-4096:]
+    async def _overhear(self, process: Companion) -> None:
+        async for chunk in process.complained():
+            self.said = (self.said + chunk)[-4096:]
 
-    async def _end(self, process: Process) -> None:
+    async def _end(self, process: Companion) -> None:
         """Reap the supervisor; if it did not see the agent to its end, do that in its place."""
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                process.kill()
-        await process.aclose()
+        await process.end()
         if self.exit.lost or self.exit.survivors:
             await end_marked(self.launch.marker, 0.0)
         if self.exit.lost:
             self.exit = Exit(lost=True, problem=self.said.decode(errors="replace").strip())
 
 
-async def _send(process: Process, line: str) -> None:
-    await _write(process, line.encode() + b"\n")
+async def _send(process: Companion, line: str) -> None:
+    await process.tell(line.encode() + b"\n")
 
 
-async def _write(process: Process, data: bytes) -> None:
-    if process.stdin is not None:
-        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, ConnectionError):  # it has gone: EOF tells
-            await process.stdin.send(data)
-
-
-async def _reports(process: Process) -> AsyncIterator[dict[str, object]]:
+async def _reports(process: Companion) -> AsyncIterator[dict[str, object]]:
     """The supervisor's lines, until it has ended."""
     buffer = b""
-    if process.stdout is not None:
-        async for chunk in process.stdout:
-            *lines, buffer = (buffer + chunk).split(b"\n")
-            for line in lines:
-                yield json.loads(line)
+    async for chunk in process.said():
+        *lines, buffer = (buffer + chunk).split(b"\n")
+        for line in lines:
+            yield json.loads(line)

@@ -12,9 +12,20 @@ import anyio
 import pytest
 
 from drover import process
+from drover.process import birth
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("born")]
 ENV = {"PATH": os.environ["PATH"]}
+
+
+@pytest.fixture(params=["by the C library", "by the standard library"])
+def born(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How children are born in a test: each holds of both ways."""
+    if request.param == "by the standard library":
+        monkeypatch.setattr(birth, "_library", lambda: None)
+    elif birth._library() is None:
+        pytest.skip("this system's C library cannot do all of it")
+    return str(request.param)
 
 
 def gone(pid: int) -> bool:
@@ -137,3 +148,64 @@ async def test_many_commands_at_once_are_all_cancelled(tmp_path: Path) -> None:
                 await anyio.sleep(0.01)
         tasks.cancel_scope.cancel()
     assert all(gone(int(path.read_text())) for path in tmp_path.glob("[0-9]*") if path.read_text())
+
+
+async def test_what_is_born_is_alone_in_its_session_and_deaf_to_nothing() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        status = await process.run(["cat", "/proc/self/stat", "/proc/self/status"], env=ENV)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    pid, _, _, _, group, session, *_ = status.stdout.decode().split()
+    assert pid == group == session
+    ignored = int(
+        next(line for line in status.stdout.decode().splitlines() if line.startswith("SigIgn")).split()[1], 16
+    )
+    assert not ignored & (1 << (signal.SIGHUP - 1) | 1 << (signal.SIGPIPE - 1))
+
+
+async def test_nothing_that_is_open_here_is_open_there() -> None:
+    reading, writing = os.pipe()
+    os.set_inheritable(writing, True)
+    try:
+        done = await process.run(["ls", "/proc/self/fd"], env=ENV)
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert done.stdout.split() == [b"0", b"1", b"2", b"3"], "3 is the directory that ls reads"
+
+
+async def test_a_program_is_looked_for_in_the_path_that_it_gets(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "first/say").mkdir()  # a directory of that name is no program
+    (tmp_path / "second/say").write_text("#!/bin/sh\necho second\n")
+    (tmp_path / "second/say").chmod(0o755)
+    for path in (f"{tmp_path}/first:{tmp_path}/second", "first:second"):
+        done = await process.run(["say"], cwd=tmp_path, env={"PATH": path})
+        assert done.stdout == b"second\n", path
+    with pytest.raises(FileNotFoundError, match="say"):
+        await process.run(["say"], cwd=tmp_path, env=ENV)
+
+
+async def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="gone"):
+        await process.run(["true"], cwd=tmp_path / "gone", env=ENV)
+
+
+async def test_what_cannot_be_said_to_a_program_is_refused() -> None:
+    with pytest.raises(ValueError, match="null"):
+        await process.run(["echo", "a\0b"], env=ENV)
+
+
+async def test_commands_are_born_at_the_same_time_and_leave_no_file_open() -> None:
+    async def one(number: int) -> None:
+        done = await process.run(["sh", "-c", f"cat; echo {number}"], env=ENV, stdin=b"in\n")
+        assert done.stdout == f"in\n{number}\n".encode()
+
+    await one(0)
+    before = os.listdir("/proc/self/fd")
+    async with anyio.create_task_group() as tasks:
+        for number in range(24):
+            tasks.start_soon(one, number)
+    assert len(os.listdir("/proc/self/fd")) == len(before)
