@@ -111,9 +111,7 @@ async def _land_once(run: Run, commit: Commit, proof: Proof, lease: Lease) -> La
         await tools.store.landings.abandon(run.claim)
         return None
     try:
-        await swap_lane(
-            tools.repo, branch=branch, old=old, new=new, task_id=task.id, fence=lease.fence, lease_oid=lease.oid
-        )
+        await swap_lane(tools.repo, branch=branch, old=old, new=new, task_id=task.id, lease_oid=lease.oid)
     except RefMoved as moved:
         await tools.store.landings.abandon(run.claim)
         if moved.ref == lease_ref(task.id):

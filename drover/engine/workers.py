@@ -54,7 +54,8 @@ IDLE_LOOK_S = 5.0  # the safety net behind the bell
 FAREWELL_S = 8.0  # to save the work and give the lease back when stopped
 PUBLISH_EVERY_S = 2.0  # how often an operator's checkout that is in the way is looked at
 LIFE_GRACE_S = 3.0
-GATHER_S = 0.05  # rings come in swarms; one look at a lease answers them all
+GATHER_S = 0.2  # rings come in swarms; one look at a lease answers them all
+WRITERS_IDLE_S = 10.0  # a git that moves refs is kept for as long as that without work
 FINISH_S = 3.0  # of the farewell, for what has landed
 AFTER_LANDING: tuple[HookName, ...] = ("post_land", "before_remove")
 TIDY_EVERY_S = 60.0  # how soon the remote is rid of what was kept there of finished tasks
@@ -118,7 +119,11 @@ class Crew:
 
     async def work(self) -> None:
         """Until nothing is ready, running or waiting for a time in the scope; or until stopped, or for ever."""
-        async with anyio.create_task_group() as group:
+        repo = self._tools.repo
+        async with repo.keeping_writers(), anyio.create_task_group() as group:
+            group.start_soon(
+                reaper.every, WRITERS_IDLE_S, partial(repo.end_idle_writers, WRITERS_IDLE_S), name="writers"
+            )
             group.start_soon(self._end_when_stopped, group.cancel_scope, name="stop")
             group.start_soon(reaper.patrol, self._tools, name="reaper")
             group.start_soon(self._keep_publishing, name="publisher")

@@ -40,7 +40,8 @@ async def prepare(run: Run) -> Worktree:
 
 async def _prepare(run: Run) -> Worktree:
     tools, task = run.tools, run.claim.task
-    await end_marked(tools.places.marker(task.id), LEFTOVER_GRACE_S)
+    if not await _is_first(run):
+        await end_marked(tools.places.marker(task.id), LEFTOVER_GRACE_S)
     await lease_in_git(run)
     await tools.reservations.wait_turn(task.id, tools.reservations.paths_of(task.id))
     base = await lane.tip(tools)
@@ -60,6 +61,15 @@ async def _prepare(run: Run) -> Worktree:
     scratch, reuse = tools.places.scratch(task.id), tools.places.reuse
     found = await ensure_worktree(tools.repo, path, base, scratch=scratch, reuse=reuse)
     return Worktree(path=str(path), base=base, target=target, found=found)
+
+
+async def _is_first(run: Run) -> bool:
+    """Whether no execution of the task can have started anything: each begins with a fence, and puts it in git.
+
+    The database alone does not tell: a backup of it that was restored knows less than has happened.
+    """
+    ref = lease_ref(run.claim.task_id)
+    return run.claim.fence == 1 and (await run.tools.repo.read_refs([ref]))[ref] is None
 
 
 async def lease_in_git(run: Run) -> Lease:

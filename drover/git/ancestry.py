@@ -51,6 +51,24 @@ class Ancestry:
             tip = made.parents[0]
         return False
 
+    def fork(self, ours: str, theirs: str) -> str | None:
+        """The parent of ``theirs`` if it is their only merge base: from ``ours`` to it all was made here, in one line.
+
+        None when that is not known.
+        """
+        made = self._made.get(theirs)
+        if made is None or len(made.parents) != 1:
+            return None
+        base, tip = made.parents[0], ours
+        for _ in range(STEPS):
+            if tip == base:
+                return base
+            made = self._made.get(tip)
+            if made is None or len(made.parents) != 1 or tip == theirs:
+                return None
+            tip = made.parents[0]
+        return None
+
     def note_contains(self, commit: str, ancestor: str) -> None:
         if len(self._contained) >= KEPT:
             self._contained.clear()

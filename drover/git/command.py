@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -67,6 +68,8 @@ _FULL = (b"No space left on device", b"Disk quota exceeded", b"Out of diskspace"
 _UNWRITTEN = re.compile(rb"(unable to|could not|cannot|failed to) (write|flush)|write error|close error", re.IGNORECASE)
 _LITTLE_ROOM = 64 * 1024 * 1024
 LIMIT_BYTES = 512 * 1024 * 1024
+LIMIT_S = 120.0
+_DIED = 128  # how a git ends that says why
 
 
 @dataclass(frozen=True)
@@ -87,28 +90,53 @@ class Place:
         )
 
     async def git(
-        self, *args: str, stdin: bytes | None = None, ok: tuple[int, ...] = (0,), timeout_s: float = 120.0
+        self, *args: str, stdin: bytes | None = None, ok: tuple[int, ...] = (0,), timeout_s: float = LIMIT_S
     ) -> process.Finished:
         """Run one git command to its end.
 
         Raises GitError when its exit code is not in ``ok`` or ``timeout_s`` has passed, DiskFull when
         that is why it failed.
         """
-        options = [word for setting in self.settings for word in ("-c", setting)]
-        argv = ["git", "--no-pager", *options, *args]
-        try:
+        with self._explaining(args, timeout_s):
             done = await process.run(
-                argv, cwd=self.cwd, env=self.env, stdin=stdin, timeout_s=timeout_s, limit_bytes=LIMIT_BYTES
+                self._argv(args), cwd=self.cwd, env=self.env, stdin=stdin, timeout_s=timeout_s, limit_bytes=LIMIT_BYTES
             )
+        if done.returncode not in ok:
+            raise _failure(args, done, self.cwd)
+        return done
+
+    def kept(self, *args: str) -> process.Lasting:
+        """A git that is asked more than once; for threads. Raises GitError."""
+        with self._explaining(args):
+            return process.Lasting(self._argv(args), cwd=self.cwd, env=self.env)
+
+    def ask(self, kept: process.Lasting, question: bytes, answer: bytes, *args: str) -> process.Finished:
+        """As :meth:`git` with exit codes 0 and 128, of which the first is the expected ``answer``."""
+        with self._explaining(args):
+            try:
+                kept.ask(question, answer, LIMIT_S)
+            except process.Ended as ended:
+                if not ended.heard:
+                    raise
+                done = process.Finished(ended.returncode, b"", ended.stderr)
+                if done.returncode != _DIED:
+                    raise _failure(args, done, self.cwd) from None
+                return done
+        return process.Finished(0, answer, b"")
+
+    def _argv(self, args: tuple[str, ...]) -> list[str]:
+        return ["git", "--no-pager", *(word for setting in self.settings for word in ("-c", setting)), *args]
+
+    @contextmanager
+    def _explaining(self, args: tuple[str, ...], timeout_s: float = LIMIT_S) -> Iterator[None]:
+        try:
+            yield
         except TimeoutError:
             raise GitError(f"git {args[0]} did not end within {timeout_s:.0f} s", command=args) from None
         except (FileNotFoundError, NotADirectoryError) as error:
             if not self.cwd.is_dir():
                 raise GitError(f"{self.cwd} is not there any more", command=args) from error
             raise GitError("git is not installed", hint="install git 2.38 or newer", command=args) from error
-        if done.returncode not in ok:
-            raise _failure(args, done, self.cwd)
-        return done
 
     async def line(self, *args: str, stdin: bytes | None = None, ok: tuple[int, ...] = (0,)) -> str:
         """What one git command printed, without the newline at its end; undecodable bytes escaped."""

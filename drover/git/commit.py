@@ -63,10 +63,13 @@ async def take_tree(repo: Repo, worktree: Path, *, base: str, scratch: Path) -> 
     changed = await _list_changed(place)
     # A path below what is now a symbolic link counts as gone here; update-index would stop at it.
     gone = [change.path for change in changed if change.is_gone]
-    if gone:
-        await place.git("update-index", "-z", "--force-remove", "--stdin", stdin=join0(gone))
-    refused += await _add(place, [*(change.path for change in changed if not change.is_gone), *others])
-    tree = await place.line("write-tree")
+    new = [*(change.path for change in changed if not change.is_gone), *others]
+    tree = None if gone or refused else await repo.take_plainly(worktree, base, new)
+    if tree is None:
+        if gone:
+            await place.git("update-index", "-z", "--force-remove", "--stdin", stdin=join0(gone))
+        refused += await _add(place, new)
+        tree = await place.line("write-tree")
     changes = await repo.changes(base, tree)
     refused += await _find_left_out(repo, place, {path for path, _ in refused}, others, changes, gone)
     refused += await _find_filtered(repo, place, base, changes)

@@ -98,7 +98,7 @@ async def raise_lease(repo: Repo, task_id: str, fence: int) -> Lease:
             return held
         try:
             old = None if held is None else held.oid
-            await repo.update_refs([RefChange(ref=ref, new=oid, old=old)], reason=f"drover: fence {fence}")
+            await repo.update_refs([RefChange(ref=ref, new=oid, old=old)])
         except RefMoved:
             continue
         return Lease(fence=fence, oid=oid)
@@ -176,6 +176,8 @@ async def merge_trees(repo: Repo, *, ours: str, theirs: str) -> Merged | Conflic
     made = repo.ancestry.made(theirs)
     if made is not None and made.parents == (ours,):
         return Merged(tree=made.tree)  # nothing happened beside it
+    if (plain := await repo.merge_plainly(ours=ours, theirs=theirs)) is not None:
+        return Merged(tree=plain)
     place = (await repo.objects_place()).using("merge.conflictStyle=zdiff3")
     argv = ("merge-tree", "--write-tree", "-z", "--name-only", "--no-messages", ours, theirs)
     done = await place.git(*argv, ok=(0, 1), timeout_s=600)
@@ -221,21 +223,16 @@ async def _renames(repo: Repo, old: str, new: str) -> dict[str, str]:
     return {shown(name): shown(before) for before, name in zip(items[1::3], items[2::3], strict=True)}
 
 
-async def swap_lane(
-    repo: Repo, *, branch: str, old: str | None, new: str, task_id: str, fence: int, lease_oid: str
-) -> bool:
-    """Move the lane of ``branch`` from ``old`` to ``new`` if ``fence`` is still the task's; durable when it returns.
+async def swap_lane(repo: Repo, *, branch: str, old: str | None, new: str, task_id: str, lease_oid: str) -> bool:
+    """Move the lane of ``branch`` from ``old`` to ``new`` if the lease is still the task's; durable when it returns.
 
-    Fence and lane are compared in git's own transaction, so neither a stale worker nor a stale tip
+    Lease and lane are compared in git's own transaction, so neither a stale worker nor a stale tip
     gets through. True when it was moved by this same call before (the lane is at ``new`` or beyond).
     Raises RefMoved, whose ``ref`` says whether the lease or the lane was elsewhere.
     """
     lane = lane_ref(branch)
-    reason = f"drover: land {task_id} (fence {fence})"
     try:
-        await repo.update_refs(
-            [RefChange(ref=lane, new=new, old=old)], verify={lease_ref(task_id): lease_oid}, reason=reason
-        )
+        await repo.update_refs([RefChange(ref=lane, new=new, old=old)], verify={lease_ref(task_id): lease_oid})
     except RefMoved:
         tip = (await repo.read_refs([lane]))[lane]
         if tip is not None and await repo.is_ancestor(new, tip):

@@ -6,11 +6,14 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+import anyio
 from anyio import Path as AsyncPath
+from anyio import to_thread
 
 from drover.domain.errors import GitError
 from drover.domain.ids import new_token
@@ -20,12 +23,18 @@ from drover.git.changes import GITLINK, Change, changes_between
 from drover.git.command import SETTINGS, Place, operator_environment, our_environment, shown, split0
 from drover.git.durable import Anchors, on_disk, sync_objects, sync_path, sync_refs
 from drover.git.loose import object_id
+from drover.git.merging import merge_plainly
+from drover.git.ref_writers import RefWriters
 from drover.git.refs import NotPlain, RefFiles, read_head_file
+from drover.git.taking import MOST_FILES, Taker
 from drover.git.trees import NotLoose, Trees
+from drover.process import QUESTION_BYTES
 
 _DIFFS_KEPT, _DIFF_KEPT = 64, 1000  # how many, and the most paths of one
 _LAYOUTS_KEPT = 64
 OLDEST_GIT = (2, 38)  # merge-tree --write-tree
+_TELLS_MODES = re.compile(r"^\s*filemode = true$", re.MULTILINE)  # this file system knows which file is a program
+_ALL_FSYNCED = ("core.fsync=all",)
 _IDENT = re.compile(r"^(.*) <([^<>]*)> \d+ [+-]\d{4}$")
 _BAD_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|$)|[./]$|^[/.-]")
 
@@ -58,7 +67,7 @@ class RefMoved(GitError):
 
 
 class Repo:
-    """A repository with a checkout. Made by :meth:`find`; holds nothing open."""
+    """A repository with a checkout. Made by :meth:`find`; holds nothing open but within :meth:`keeping_writers`."""
 
     def __init__(self, *, root: Path, git_dir: Path, checkout_dir: Path, object_format: str) -> None:
         self.root = root  # top of the operator's checkout
@@ -73,6 +82,7 @@ class Repo:
         self._layouts: dict[str, Layout] = {}  # by commit
         self._changes: dict[tuple[str, str], list[Change]] = {}
         self._refs = RefFiles(git_dir)
+        self._writers: RefWriters | None = None
         self._trees = Trees(self.objects_dir, object_format)
         self._synced: set[str] = set()  # trees of which every object is known to be on the disk
         self._anchors = Anchors()
@@ -283,6 +293,35 @@ class Repo:
                 self._changes[trees[0], trees[1]] = found
         return found
 
+    async def merge_plainly(self, *, ours: str, theirs: str) -> str | None:
+        """The tree that two commits merge to, where neither git nor anybody has to be asked; None elsewhere."""
+        base = self.ancestry.fork(ours, theirs)
+        if base is None or self.shares_objects():
+            return None
+        try:
+            return await on_disk(self._merge_plainly, base, ours, theirs)
+        except (NotLoose, PermissionError):
+            return None
+
+    def _merge_plainly(self, base: str, ours: str, theirs: str) -> str:
+        trees = [self._tree_known(commit) for commit in (base, ours, theirs)]
+        return merge_plainly(
+            self._trees, self.objects_dir, self.object_format, base=trees[0], ours=trees[1], theirs=trees[2]
+        )
+
+    async def take_plainly(self, worktree: Path, base: str, paths: Sequence[bytes]) -> str | None:
+        """The tree of commit ``base`` with these files of a directory; None where git has something to look at."""
+        config = self.state_dir / "control" / "config"
+        if not paths or len(paths) > MOST_FILES or self.shares_objects() or await self.has_attributes(base, []):
+            return None
+        try:
+            if not _TELLS_MODES.search(config.read_text()):
+                return None
+            taker = Taker(self._trees, self.objects_dir, self.object_format, worktree)
+            return await on_disk(lambda: taker.take(self._tree_known(base), paths))
+        except (NotLoose, OSError):
+            return None
+
     async def has_attributes(self, base: str, changes: Sequence[Change]) -> bool:
         """Whether any attribute may apply to a path in ``base`` with these changes."""
         own = (self.git_dir / "info" / "attributes").is_file()
@@ -339,20 +378,25 @@ class Repo:
             check_ref(ref)
         if durable:
             await self._sync_new_objects(changes, since)
-        place = self.refs_place.using(*(["core.fsync=all"] if durable else []))
-        done = await place.git(
-            "update-ref", "-m", reason, "--stdin", "-z", stdin=self._transaction(changes, verify), ok=(0, 128)
-        )
+        transaction = self._transaction(changes, verify)
+        if self._writers is not None and durable and len(transaction) <= QUESTION_BYTES:
+            done = await self._writers.move(transaction, reason, then=partial(self._sync_moved, changes))
+        else:
+            place = self.refs_place.using(*(_ALL_FSYNCED if durable else ()))
+            done = await place.git("update-ref", "-m", reason, "--stdin", "-z", stdin=transaction, ok=(0, 128))
+            if durable and done.returncode == 0:
+                await on_disk(self._sync_moved, changes)
         if done.returncode:
             await self._explain_refusal(changes, verify, done.stderr)
-        if durable:
-            if any(change.new is None for change in changes):
-                self._anchors.clear()  # git removes directories that this leaves empty
-                await on_disk(sync_path, self.git_dir)  # for packed-refs
-            await on_disk(sync_refs, self.git_dir, [change.ref for change in changes], self._anchors)
-            if len(self._durable) >= KEPT:
-                self._durable.clear()
-            self._durable.update({change.ref: change.new for change in changes if change.new is not None})
+
+    def _sync_moved(self, changes: Sequence[RefChange]) -> None:
+        if any(change.new is None for change in changes):
+            self._anchors.clear()  # git removes directories that this leaves empty
+            sync_path(self.git_dir)  # for packed-refs
+        sync_refs(self.git_dir, [change.ref for change in changes], self._anchors)
+        if len(self._durable) >= KEPT:
+            self._durable.clear()
+        self._durable.update({change.ref: change.new for change in changes if change.new is not None})
 
     async def sync_refs(self, refs: Sequence[str]) -> None:
         """Force to the disk where these refs are now, for a move that may have been made by a call that was killed."""
@@ -360,6 +404,25 @@ class Repo:
         if all(oid is not None and self._durable.get(ref) == oid for ref, oid in here.items()):
             return
         await on_disk(sync_refs, self.git_dir, refs, self._anchors)
+
+    @asynccontextmanager
+    async def keeping_writers(self) -> AsyncGenerator[None]:
+        """For as long as many refs are moved: the gits that do it are kept."""
+        writers = self._writers = self._writers or RefWriters(self.refs_place.using(*_ALL_FSYNCED))
+        writers.users += 1
+        try:
+            yield
+        finally:
+            writers.users -= 1
+            if not writers.users:
+                self._writers = None
+                with anyio.CancelScope(shield=True):
+                    await to_thread.run_sync(writers.end_idle, 0.0)
+
+    async def end_idle_writers(self, after_s: float) -> None:
+        """To be called now and then while writers are kept: what they know of the configuration gets old."""
+        if self._writers is not None:
+            await to_thread.run_sync(self._writers.end_idle, after_s)
 
     def _transaction(self, changes: Sequence[RefChange], verify: Mapping[str, str]) -> bytes:
         lines = ["start"]
@@ -377,7 +440,8 @@ class Repo:
         made = [self.ancestry.made(oid) for oid in oids]
         if oids and known and not all(m and m.tree in self._synced and {*m.parents} <= {*known} for m in made):
             try:
-                oids = await on_disk(self._new_with, oids, known)
+                await on_disk(self._sync_new_with, oids, known)
+                oids = []
             except NotLoose:
                 revs = "".join([*(f"{oid}\n" for oid in oids), *(f"^{oid}\n" for oid in known)])
                 place = await self.objects_place()
@@ -390,10 +454,10 @@ class Repo:
                 self._synced.clear()
             self._synced.update(m.tree for m in made if m)
 
-    def _new_with(self, oids: Sequence[str], known: Sequence[str]) -> list[str]:
-        """The commits, and what of their trees their first parents, which are known, do not have. Raises NotLoose.
+    def _sync_new_with(self, oids: Sequence[str], known: Sequence[str]) -> None:
+        """Force the commits, and what of their trees their first parents, which are known, do not have.
 
-        That may be more than what no known commit has, and never less.
+        That may be more than what no known commit has, and never less. Raises NotLoose, with nothing done.
         """
         found = [*oids]
         for oid in oids:
@@ -401,7 +465,7 @@ class Repo:
             if made is None or not made.parents or not {*made.parents} <= {*known}:
                 raise NotLoose
             found += self._trees.new_objects(self._tree_known(made.parents[0]), made.tree)
-        return found
+        sync_objects(self.objects_dir, found, self._anchors)
 
     def _tree_known(self, commit: str) -> str:
         """The tree of a commit, or itself when it is a tree. Raises NotLoose."""

@@ -30,11 +30,6 @@ async def keep(path: Path, scratch: Path, pool: Path, most: int) -> bool:
     return await on_disk(partial(_keep, path, scratch, pool, most))
 
 
-async def take(pool: Path, draft: Path) -> Path | None:
-    """Move a kept directory to ``draft``, which is not there yet; its index, or None when the pool is empty."""
-    return await on_disk(partial(_take, pool, draft))
-
-
 async def freshen(repo: Repo, place: Place, base: str, tree: str) -> None:
     """Make the files in ``place`` exactly those of ``tree``, by its index, which is drover's own. Raises GitError.
 
@@ -51,8 +46,7 @@ async def freshen(repo: Repo, place: Place, base: str, tree: str) -> None:
     await on_disk(partial(_open_up, directories))
     await place.git("read-tree", "--reset", "-u", tree, timeout_s=600)
     others = await place.git("ls-files", "--others", "--directory", "-z", timeout_s=600)
-    await on_disk(partial(_remove, top, split0(others.stdout)))
-    await on_disk(partial(_check, directories))
+    await on_disk(partial(_clear, top, split0(others.stdout), directories))
 
 
 async def drop(pools: Path, *, but: Path | None = None) -> int:
@@ -83,7 +77,8 @@ def _kept(pool: Path) -> list[Path]:
     return sorted(entry for entry in pool.iterdir() if not entry.name.startswith(".")) if pool.is_dir() else []
 
 
-def _take(pool: Path, draft: Path) -> Path | None:
+def take(pool: Path, draft: Path) -> Path | None:
+    """Move a kept directory to ``draft``, which is not there yet; its index, or None when the pool is empty."""
     for entry in _kept(pool):
         mine = draft.with_name(f"{draft.name}w")  # a draft's name, too: should we be killed, it is cleared as one
         with suppress(FileNotFoundError):  # somebody else took it
@@ -111,6 +106,11 @@ def _remove(top: Path, names: list[bytes]) -> None:
             remove_tree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def _clear(top: Path, strangers: list[bytes], directories: list[Path]) -> None:
+    _remove(top, strangers)
+    _check(directories)
 
 
 def _check(directories: list[Path]) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from drover.git.changes import ABSENT, GITLINK, Change
 
-_TREE = "040000"
+TREE = "040000"
 _ENTRIES_KEPT = 100_000  # of trees read lately, all in all
 _ENTRY = {
     "sha1": re.compile(rb"([0-7]+) ([^\0]+)\0(.{20})", re.DOTALL),
@@ -27,13 +27,17 @@ class NotLoose(Exception):
     """Only git can say."""
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
+    """What a tree says of a name. ``mode`` has six digits."""
+
     mode: str
     oid: str
 
 
-_Tree = dict[bytes, _Entry]
-_NONE: _Tree = {}
+Entries = dict[bytes, Entry]
+"""A tree, by name. Nobody may change it."""
+
+_NONE: Entries = {}
 
 
 class Trees:
@@ -43,7 +47,7 @@ class Trees:
         self._objects = objects
         self._entry = _ENTRY[object_format]
         self._zero = "0" * (64 if object_format == "sha256" else 40)
-        self._kept: dict[str, _Tree] = {}
+        self._kept: dict[str, Entries] = {}
         self._room = _ENTRIES_KEPT
 
     def tree_of(self, oid: str) -> str:
@@ -60,37 +64,38 @@ class Trees:
 
     def changes(self, old: str, new: str) -> list[Change]:
         """Every path that differs between two trees, ordered by path, as ``diff-tree -r`` tells it. Raises NotLoose."""
-        return sorted(self._differing(b"", self._tree(old), self._tree(new), None))
+        return sorted(self._differing(b"", self.entries(old), self.entries(new), None))
 
     def new_objects(self, old: str, new: str) -> list[str]:
         """The trees (``new`` itself, too) and blobs that ``old`` has not at the same path. Raises NotLoose."""
         if old == new:
             return []
         found = [new]
-        changes = list(self._differing(b"", self._tree(old), self._tree(new), found))
+        changes = list(self._differing(b"", self.entries(old), self.entries(new), found))
         return found + [c.new for c in changes if not c.is_gone and c.new_mode != GITLINK and c.new != c.old]
 
-    def _differing(self, at: bytes, old: _Tree, new: _Tree, trees: list[str] | None) -> Iterator[Change]:
+    def _differing(self, at: bytes, old: Entries, new: Entries, trees: list[str] | None) -> Iterator[Change]:
         """``trees`` gets the ids of those below that are new."""
         for name in {name for name, _ in old.items() ^ new.items()}:
             before, after = old.get(name), new.get(name)
-            below = [self._tree(entry.oid) if entry and entry.mode == _TREE else _NONE for entry in (before, after)]
-            if after and after.mode == _TREE and trees is not None:
+            below = [self.entries(entry.oid) if entry and entry.mode == TREE else _NONE for entry in (before, after)]
+            if after and after.mode == TREE and trees is not None:
                 trees.append(after.oid)
             yield from self._differing(at + name + b"/", below[0], below[1], trees)
-            before, after = (entry if entry and entry.mode != _TREE else None for entry in (before, after))
+            before, after = (entry if entry and entry.mode != TREE else None for entry in (before, after))
             if before or after:
-                was, now = before or _Entry(ABSENT, self._zero), after or _Entry(ABSENT, self._zero)
+                was, now = before or Entry(ABSENT, self._zero), after or Entry(ABSENT, self._zero)
                 yield Change(at + name, was.mode, now.mode, was.oid, now.oid)
 
-    def _tree(self, oid: str) -> _Tree:
+    def entries(self, oid: str) -> Entries:
+        """What a tree says. Raises NotLoose."""
         if (known := self._kept.get(oid)) is not None:
             return known
         kind, content = self._read(oid)
         entries = self._entry.findall(content)
         if kind != b"tree" or sum(len(mode) + len(name) + len(id) + 2 for mode, name, id in entries) != len(content):
             raise NotLoose
-        found = {name: _Entry(_canonical(mode), id.hex()) for mode, name, id in entries}
+        found = {name: Entry(_canonical(mode), id.hex()) for mode, name, id in entries}
         self._room -= len(found) + 1
         if self._room < 0:
             self._kept, self._room = {}, _ENTRIES_KEPT

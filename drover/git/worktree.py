@@ -51,10 +51,11 @@ async def ensure_worktree(
     A directory in ``reuse`` (see :mod:`drover.git.reuse`) is taken where there is one. ``scratch`` gets the
     index of a clone made now, with which :func:`take_tree` begins.
     """
-    if await on_disk(_is_whole, path):
+    whole, has_files = await on_disk(_look, path)
+    if whole:
         return True
     branch = branch or f"drover/{path.name}"
-    if await on_disk(_has_files, path):
+    if has_files:
         draft = await on_disk(_open_draft, path)
         place = await _make_git_dir(repo, draft, branch, base)
         await place.git("read-tree", base)
@@ -75,17 +76,14 @@ async def _check_out(
 ) -> tuple[Path, Place]:
     """A draft with the files of ``tree``: of a kept directory, or from nothing when there is none to be used."""
     if reuse is not None and not (await repo.layout(base)).gitlinks:
-        draft = await on_disk(_draft_path, path)
-        index = await directories.take(reuse, draft)
+        draft, index = await on_disk(_take_kept, path, reuse)
         if index is not None:
             try:
-                place = await _make_git_dir(repo, draft, branch, base)
-                await on_disk(index.replace, draft / ".git" / "index")
+                place = await _make_git_dir(repo, draft, branch, base, index)
                 await directories.freshen(repo, place, base, tree)
             except (GitError, OSError) as trouble:
                 log.warning("a kept directory could not be used: %s", trouble)
             else:
-                await on_disk(remove_tree, index.parent)
                 return draft, place
     draft = await on_disk(_open_draft, path)
     place = await _make_git_dir(repo, draft, branch, base)
@@ -141,18 +139,17 @@ async def clear_leftovers(directory: Path) -> int:
 # ---------------------------------------------------------------- making
 
 
-async def _make_git_dir(repo: Repo, draft: Path, branch: str, base: str) -> Place:
-    """A clone without files in ``draft``, HEAD on ``branch`` at ``base``."""
+async def _make_git_dir(repo: Repo, draft: Path, branch: str, base: str, index: Path | None = None) -> Place:
+    """A clone without files in ``draft``, HEAD on ``branch`` at ``base``; an ``index`` moves into it."""
     ref = check_ref(f"refs/heads/{branch}")
     git_dir = draft / ".git"
     place = Place(draft, our_environment())
-    if repo.mould is None:
+    identity = await repo.identity()
+    cast = None if repo.mould is None else (repo.mould, ref, base)
+    if cast is None:
         await place.git("init", "-q", "--template=", "-b", branch, f"--object-format={repo.object_format}", str(draft))
         repo.mould = await on_disk(_take_mould, git_dir)
-    else:
-        await on_disk(_cast, git_dir, repo.mould, ref, base)
-    identity = await repo.identity()
-    await on_disk(partial(_furnish, repo, git_dir, identity))
+    await on_disk(partial(_furnish, repo, git_dir, identity, cast, index))
     place = place.using(GIT_DIR=git_dir, GIT_WORK_TREE=draft)
     if not (git_dir / ref).is_file():
         await place.git("update-ref", "-m", "drover: base of this attempt", ref, base)
@@ -176,7 +173,12 @@ def _cast(git_dir: Path, config: str, ref: str, base: str) -> None:
     (git_dir / "HEAD").write_text(f"ref: {ref}\n")
 
 
-def _furnish(repo: Repo, git_dir: Path, identity: Identity) -> None:
+def _furnish(
+    repo: Repo, git_dir: Path, identity: Identity, cast: tuple[str, str, str] | None, index: Path | None
+) -> None:
+    """What a clone has of its own; ``cast`` is what :func:`_cast` makes it of, where git has not made it."""
+    if cast is not None:
+        _cast(git_dir, *cast)
     (git_dir / "objects" / "info").mkdir(exist_ok=True)
     (git_dir / "objects" / "info" / "alternates").write_text(f"{repo.objects_dir}\n")
     info = git_dir / "info"
@@ -190,6 +192,9 @@ def _furnish(repo: Repo, git_dir: Path, identity: Identity) -> None:
             f"[user]\n\tname = {_quoted(identity.name)}\n\temail = {_quoted(identity.email)}\n"
             "[commit]\n\tgpgSign = false\n[tag]\n\tgpgSign = false\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n"
         )
+    if index is not None:
+        index.replace(git_dir / "index")
+        remove_tree(index.parent)
 
 
 def _quoted(text: str) -> str:
@@ -208,6 +213,17 @@ def _draft_path(path: Path) -> Path:
     for leftover in _leftovers(path.parent, path.name):
         remove_tree(leftover)
     return path.absolute().with_name(f".{path.name}.making-{new_token()}")
+
+
+def _take_kept(path: Path, reuse: Path) -> tuple[Path, Path | None]:
+    """A draft for ``path``, and the index of the kept directory that it is now, if there was one."""
+    draft = _draft_path(path)
+    return draft, directories.take(reuse, draft)
+
+
+def _look(path: Path) -> tuple[bool, bool]:
+    """Whether a whole clone is there; whether there are files at all."""
+    return _is_whole(path), _has_files(path)
 
 
 def _is_whole(path: Path) -> bool:

@@ -13,6 +13,7 @@ from drover.process.identity import (
     is_stopped,
     parse_identity,
 )
+from drover.process.lasting import QUESTION_BYTES, Ended, Lasting
 from drover.process.leftovers import ProcessesRemain, end_marked
 from drover.process.memory import available_memory
 from drover.process.spawn import Finished, TooMuchOutput, run
@@ -20,8 +21,11 @@ from drover.process.supervise import Exit, Launch, Voice, Watcher, adopt, sole_e
 
 __all__ = [
     "MARKER",
+    "QUESTION_BYTES",
+    "Ended",
     "Exit",
     "Finished",
+    "Lasting",
     "Launch",
     "ProcessesRemain",
     "TooMuchOutput",

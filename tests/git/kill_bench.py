@@ -36,7 +36,36 @@ EVENTS = ("os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir", "os.symli
 MOST_SYSCALLS = 150
 MOST_CALLS = 100
 
+# One that moves refs is asked again and again: each of its transactions is a call.
+RELAY = """
+import os, signal, subprocess, sys
+home, argv = sys.argv[1], sys.argv[2:]
+git = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+while asked := os.read(0, 65536):
+    number = int(open(home + "/count").read()) + 1
+    open(home + "/count", "w").write(f"{number}\\n")
+    open(home + "/calls", "a").write(" ".join(argv[1:]) + "\\n")
+    at, how, *_ = open(home + "/at").read().split()
+    if (number, how) == (int(at), "before"):
+        os.kill(os.getppid(), signal.SIGKILL)
+        break
+    git.stdin.write(asked)
+    said = b""
+    while not said.endswith(b"commit: ok\\n") and (part := git.stdout.read(4096)):
+        said += part
+    if (number, how) == (int(at), "after"):
+        os.kill(os.getppid(), signal.SIGKILL)
+        break
+    os.write(1, said)
+    if not said.endswith(b"commit: ok\\n"):
+        break
+git.stdin.close()
+sys.exit(git.wait())
+"""
 SHIM = """#!/bin/sh
+if [ -e {home}/relay.py ]; then
+    case " $* " in *" update-ref "*) exec {python} -I -S {home}/relay.py {home} {git} "$@" ;; esac
+fi
 read n < {home}/count
 n=$((n + 1))
 echo $n > {home}/count
@@ -60,9 +89,11 @@ class Bench:
         self.violations: list[str] = []
         self.points = self.hit = 0
         (home / "bin").mkdir()
-        (home / "bin/git").write_text(SHIM.format(home=home, git=REAL_GIT))
+        (home / "bin/git").write_text(SHIM.format(home=home, git=REAL_GIT, python=sys.executable))
         (home / "bin/git").chmod(0o755)
         os.environ["PATH"] = f"{home / 'bin'}:{os.environ['PATH']}"
+        if scene.kept:
+            (home / "relay.py").write_text(RELAY)
         self.shim()
         (home / "template").mkdir()
         scene.make(home / "template")

@@ -38,6 +38,7 @@ class Scene:
 
     variants = ("as it is",)
     changing_calls: tuple[str, ...] = ("update-ref",)
+    kept = False  # whether the gits that move refs are kept
 
     def make(self, where: Path) -> None:
         repo = where / "repo"
@@ -169,7 +170,7 @@ class Swapping(Scene):
         repo = await Repo.find(where / "repo")
         old, new = await repo.resolve("old"), await repo.resolve("new")
         lease = await raise_lease(repo, "task-a", 7)
-        await swap_lane(repo, branch="main", old=old, new=new or "", task_id="task-a", fence=7, lease_oid=lease.oid)
+        await swap_lane(repo, branch="main", old=old, new=new or "", task_id="task-a", lease_oid=lease.oid)
 
     def judge_killed(self, where: Path) -> list[str]:
         tip = git(where / "repo", "rev-parse", lane_ref("main"))
@@ -300,6 +301,19 @@ class Leasing(Scene):
         return [] if fence == "4" else [f"the fence is {fence}"]
 
 
+class KeptSwapping(Swapping):
+    kept = True
+
+    async def act(self, where: Path) -> None:
+        repo = await Repo.find(where / "repo")
+        old, new = await repo.resolve("old"), await repo.resolve("new")
+        held = await read_lease(repo, "task-a")
+        async with repo.keeping_writers():
+            for fence in range(5 if held is None else held.fence, 8):
+                lease = await raise_lease(repo, "task-a", fence)
+            await swap_lane(repo, branch="main", old=old, new=new or "", task_id="task-a", lease_oid=lease.oid)
+
+
 SCENES: dict[str, type[Scene]] = {
     "publish": Publishing,
     "swap": Swapping,
@@ -309,4 +323,5 @@ SCENES: dict[str, type[Scene]] = {
     "rebase": Rebasing,
     "remove": Removing,
     "lease": Leasing,
+    "swap by one git": KeptSwapping,
 }

@@ -257,7 +257,7 @@ async def everything(repo: Repo, clone: Path, base: str, scratch: Path) -> str:
     merged = await merge_trees(repo, ours=base, theirs=commit)
     assert isinstance(merged, Merged)
     await rebase_worktree(repo, clone, base, tree=merged.tree)
-    await swap_lane(repo, branch="main", old=base, new=commit, task_id="task-a", fence=1, lease_oid=lease.oid)
+    await swap_lane(repo, branch="main", old=base, new=commit, task_id="task-a", lease_oid=lease.oid)
     await check_content(repo, parent=base, landed=commit, allowed_paths=await changed_paths(repo, base, commit))
     assert await find_landed(repo, tip=commit, since=base, task_id="task-a") is not None
     assert isinstance(await publish(repo, branch="main", new=commit), Published)

@@ -57,8 +57,8 @@ async def test_a_lease_is_only_ever_raised(repo: Repo) -> None:
     assert await read_lease(repo, "task-a") == high
 
 
-async def _swap(repo: Repo, old: str, new: str, fence: int, lease_oid: str) -> bool:
-    return await swap_lane(repo, branch="main", old=old, new=new, task_id="task-a", fence=fence, lease_oid=lease_oid)
+async def _swap(repo: Repo, old: str, new: str, lease_oid: str) -> bool:
+    return await swap_lane(repo, branch="main", old=old, new=new, task_id="task-a", lease_oid=lease_oid)
 
 
 async def test_the_lane_moves_once_and_doing_it_again_finds_it(
@@ -66,11 +66,11 @@ async def test_the_lane_moves_once_and_doing_it_again_finds_it(
 ) -> None:
     lease = await raise_lease(repo, "task-a", 1)
     new = change(repo.root, first, {"a": "1"})
-    assert await _swap(repo, first, new, 1, lease.oid) is False
-    assert await _swap(repo, first, new, 1, lease.oid) is True
+    assert await _swap(repo, first, new, lease.oid) is False
+    assert await _swap(repo, first, new, lease.oid) is True
     later = change(repo.root, new, {"b": "1"})
     git(repo.root, "update-ref", lane_ref("main"), later)
-    assert await _swap(repo, first, new, 1, lease.oid) is True
+    assert await _swap(repo, first, new, lease.oid) is True
     assert git(repo.root, "rev-parse", lane_ref("main")) == later
 
 
@@ -79,7 +79,7 @@ async def test_a_zombie_cannot_land(repo: Repo, first: str, change: Change, git:
     await raise_lease(repo, "task-a", 2)
     new = change(repo.root, first, {"a": "1"})
     with pytest.raises(RefMoved) as caught:
-        await _swap(repo, first, new, 1, stale.oid)
+        await _swap(repo, first, new, stale.oid)
     assert caught.value.ref == lease_ref("task-a")
     assert git(repo.root, "rev-parse", lane_ref("main")) == first
 
@@ -89,7 +89,7 @@ async def test_a_lane_that_moved_meanwhile_is_named(repo: Repo, first: str, chan
     other = change(repo.root, first, {"b": "1"})
     git(repo.root, "update-ref", lane_ref("main"), other)
     with pytest.raises(RefMoved) as caught:
-        await _swap(repo, first, change(repo.root, first, {"a": "1"}), 1, lease.oid)
+        await _swap(repo, first, change(repo.root, first, {"a": "1"}), lease.oid)
     assert (caught.value.ref, caught.value.found) == (lane_ref("main"), other)
 
 

@@ -81,7 +81,7 @@ async def test_of_sixty_random_tasks_each_lands_only_its_own_paths(repo: Repo, g
             repo, tree=merged.tree, parents=(old,), message=message, identity=OLIVE, at_ms=AT + number * 1000
         )
         lease = await raise_lease(repo, task, 1)
-        await swap_lane(repo, branch="main", old=old, new=landed, task_id=task, fence=1, lease_oid=lease.oid)
+        await swap_lane(repo, branch="main", old=old, new=landed, task_id=task, lease_oid=lease.oid)
         await check_content(repo, parent=old, landed=landed, allowed_paths=own, base=base)
         trees = [files_of(git, repo.root, rev) for rev in (base, old, commit, landed)]
         assert wrong_paths(*trees) == []

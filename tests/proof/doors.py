@@ -16,6 +16,7 @@ from typing import Any
 from drover import app  # noqa: F401 - everything that has a door is imported by it
 from drover.engine.steps import Run
 from drover.git import command
+from drover.git.ref_writers import RefWriters
 from drover.store.postgres import PostgresDatabase
 from drover.store.sqlite import SqliteDatabase
 
@@ -69,6 +70,12 @@ def _wrap_git(meet: Meet) -> None:
             return getattr(process, name)
 
     command.process = Doored()  # type: ignore[assignment]
+    move = RefWriters.move
+
+    async def moved(self: Any, *argv: Any, **options: Any) -> Any:
+        return await _through(meet, "git.update-ref", lambda: move(self, *argv, **options))
+
+    RefWriters.move = moved  # type: ignore[method-assign]
 
 
 def subcommand(argv: Any) -> str:
