@@ -15,9 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple, Unpack
 
-from anyio import to_thread
-
 from drover.domain.errors import DiskFull, says_disk_full
+from drover.process.threads import in_thread
 
 Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
@@ -28,7 +27,7 @@ _FULL_FSYNC = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: plain fsync leaves t
 async def on_disk(function: Callable[[Unpack[Arguments]], Result], *args: *Arguments) -> Result:
     """Do work with files in a thread, to its end. Raises DiskFull when that is why it failed."""
     try:
-        return await to_thread.run_sync(function, *args)
+        return await in_thread(function, *args)
     except OSError as error:
         if says_disk_full(error):
             raise DiskFull(f"no space left on the disk for {error.filename or 'a file'}") from error

@@ -12,13 +12,13 @@ from functools import partial
 from pathlib import Path
 
 import anyio
-from anyio import to_thread
 
 from drover.domain.errors import DroverError
 from drover.process.birth import bear, resets_signals
 from drover.process.command import GENTLY_S, Command
 from drover.process.companion import Companion
 from drover.process.identity import group_lives
+from drover.process.threads import in_thread
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOOK_AGAIN_S = 0.02
@@ -59,7 +59,7 @@ async def run(
     command = Command([os.fspath(part) for part in argv], cwd, dict(env), stdin, limit_bytes)
     try:
         with anyio.fail_after(timeout_s), nullcontext() if resets_signals() else _stopping_signals_reset():
-            await to_thread.run_sync(command.run, abandon_on_cancel=True)
+            await in_thread(command.run, abandon=True)
     finally:
         with anyio.CancelScope(shield=True):
             await _end(command)
@@ -75,7 +75,7 @@ async def start(argv: Sequence[str | Path], *, cwd: Path | None, env: Mapping[st
     """
     words = [os.fspath(part) for part in argv]
     with anyio.CancelScope(shield=True), nullcontext() if resets_signals() else _stopping_signals_reset():
-        child = await to_thread.run_sync(partial(bear, words, cwd=cwd, env=env, stdin=stdin))
+        child = await in_thread(partial(bear, words, cwd=cwd, env=env, stdin=stdin))
     return Companion(child)
 
 
