@@ -120,7 +120,7 @@ async def test_a_group_that_ends_reads_as_much_of_a_large_backlog_on_postgres_as
             read.append(min([await _end_all(connection) for _ in range(6)]))
         assert await store.plain.completed() == 2 * 6 * 4
         await connection.close()
-    assert 0 < read[1] <= 1.2 * read[0], read
+    assert 0 < read[1] < 2 * read[0], read  # an index may have grown by a level; all rows would be 4,000 and more
 
 
 async def _end_all(connection: Any) -> int:
