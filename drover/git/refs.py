@@ -7,6 +7,7 @@ that (a symbolic ref, another kind of storage, a file cut short) is left to git.
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -24,16 +25,17 @@ class RefFiles:
     """The refs below a repository's common directory."""
 
     def __init__(self, git_dir: Path) -> None:
-        self._git_dir = git_dir
+        self._git_dir = os.fspath(git_dir)
         self._packed: dict[bytes, bytes] = {}
         self._seen: tuple[int, int, int] | None = None  # which packed-refs that is from
 
     def read(self, ref: str) -> str | None:
         """Where a ref is; None when there is no such ref. Microseconds. Raises NotPlain."""
-        if (self._git_dir / "reftable").exists():
+        if os.path.lexists(f"{self._git_dir}/reftable"):
             raise NotPlain
         try:
-            text = (self._git_dir / ref).read_bytes()
+            with open(f"{self._git_dir}/{ref}", "rb", buffering=0) as file:  # noqa: PTH123 - a dozen in every life
+                text = file.read()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             packed = self._read_packed().get(ref.encode())
             return None if packed is None else packed.decode()
@@ -45,7 +47,7 @@ class RefFiles:
         return oid.decode()
 
     def _read_packed(self) -> dict[bytes, bytes]:
-        path = self._git_dir / "packed-refs"
+        path = Path(self._git_dir, "packed-refs")
         try:
             with path.open("rb") as file:
                 about = path.stat()

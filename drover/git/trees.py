@@ -6,6 +6,7 @@ Whatever is not there, or not as plain as that, is left to git.
 
 from __future__ import annotations
 
+import os
 import re
 import zlib
 from collections.abc import Iterator
@@ -44,7 +45,7 @@ class Trees:
     """The trees of a repository. Safe in several threads: what is kept never changes."""
 
     def __init__(self, objects: Path, object_format: str) -> None:
-        self._objects = objects
+        self._objects = os.fspath(objects)
         self._entry = _ENTRY[object_format]
         self._zero = "0" * (64 if object_format == "sha256" else 40)
         self._kept: dict[str, Entries] = {}
@@ -105,7 +106,8 @@ class Trees:
     def _read(self, oid: str) -> tuple[bytes, bytes]:
         """An object's kind and content."""
         try:
-            data = zlib.decompress((self._objects / oid[:2] / oid[2:]).read_bytes())
+            with open(f"{self._objects}/{oid[:2]}/{oid[2:]}", "rb", buffering=0) as file:  # noqa: PTH123 - dozens in a life
+                data = zlib.decompress(file.read())
         except (OSError, zlib.error) as error:
             raise NotLoose from error
         head, _, content = data.partition(b"\0")

@@ -18,6 +18,8 @@ from drover.domain.states import State, Status
 from drover.engine import prompt, reaper, workplace
 from drover.engine.past import Past
 from drover.engine.workers import Stop
+from drover.git.landing import raise_lease
+from drover.git.repo import Repo
 from drover.process import boot_id, current_identity, identify
 from drover.testing import FakeClock
 from tests.engine.places import Site
@@ -183,6 +185,7 @@ async def test_trouble_that_stays_is_told_once_and_told_again_after_it_had_gone(
 async def test_no_process_of_an_earlier_execution_lives_when_the_next_begins(site: Site, spawn: Spawn) -> None:
     async with site.open() as drover:
         task = await drover.add("Again")
+        await raise_lease(await Repo.find(site.root), task.id, 1)  # as every execution does before it starts anything
         left = spawn(drover.places.marker(task.id, 1))
         other = spawn(drover.places.marker(f"{task.id}x", 1))
         await drover.run(workers=1)
