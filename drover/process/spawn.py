@@ -61,8 +61,9 @@ async def run(
         with anyio.fail_after(timeout_s), nullcontext() if resets_signals() else _stopping_signals_reset():
             await in_thread(command.run, abandon=True)
     finally:
-        with anyio.CancelScope(shield=True):
-            await _end(command)
+        if command.cut_off or not command.over.is_set():
+            with anyio.CancelScope(shield=True):
+                await _end(command)
     if command.too_much:
         raise TooMuchOutput(f"{Path(argv[0]).name} printed more than {limit_bytes} bytes")
     return Finished(command.returncode, bytes(command.out), bytes(command.err))
