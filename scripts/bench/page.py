@@ -69,7 +69,7 @@ Taken before and after each change while others worked on the same machine: take
 | idle run | 0.18 % | 0.12 % | 2.5 looks a second at others' commits, not 5 |
 | `layered 1000` on Postgres, load 13 to 20 | 2.1 to 2.5 × the floor | 1.5 × | the next five |
 | server's processor time, a group of eight | 1.8 ms | 1.3 ms | each change hands its rows to the events: 4 statements |
-| dependents locked | two thirds of that | counters and COMMIT | the next tasks are taken before, where that is no matter |
+| dependents locked | two thirds of that | counters and COMMIT | what comes before all of them is taken before |
 | the same with four cores | 2.5 × the floor | 2.1 × | two groups under way, which that allows |
 | eight workers at work after the start of a run | 53 ms | 16 ms | one claim for eight, on a session that is there |
 | adding 1,000 tasks on Postgres | 0.12 s | 0.08 s | counters come with the tasks; jsonb; no look-ups of references |
