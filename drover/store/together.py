@@ -75,7 +75,8 @@ class Together(Generic[A, R]):
         try:
             await self._answer(group, join)
         finally:
-            join()
+            if not joined:
+                self._beginning -= 1
             for asked in group:
                 asked.answered = True
             self._free += 1
