@@ -66,6 +66,12 @@ Taken before and after each change while others worked on the same machine: take
 | git commands of a life, 8 workers | 20.6 | 13.4 | loose trees are read, and commits on ours written, without git |
 | processor time of a life, 8 workers | 182 ms | 130 ms | these (a supervisor took 12 ms then), fewer looks at a lease |
 | of it in drover's own process | 62 ms | 50 ms | the same |
+| Python's lock, held while a child is born | 1.1 to 1.6 ms | 0 ms | `posix_spawn` is called without it |
+| git commands of a life, 8 workers | 13.4 | 6.0 | one git moves all refs; plain trees are merged and taken here |
+| of a life, 1 worker | 14.2 | 8.2 | the same |
+| processor time of a life, 8 workers | 145 ms | 111 ms | both; supervisors leave untidied; threads with less ado |
+| of it in drover's own process | 67 ms | 52 ms | the same |
+| processor time of a life, 1 worker | 147 ms | 116 ms | the same |
 | idle run | 0.18 % | 0.12 % | 2.5 looks a second at others' commits, not 5 |
 | `layered 1000` on Postgres, load 13 to 20 | 2.1 to 2.5 × the floor | 1.5 × | the next five |
 | server's processor time, a group of eight | 1.8 ms | 1.3 ms | each change hands its rows to the events: 4 statements |
@@ -88,9 +94,12 @@ What falls short differs between runs on a shared machine; these are the goals t
   0.95 and 1.35 against DBOS, 0.98 twice for `status`, 0.57 and 0.23 for a life with git, 1.05 and 1.00 for landings,
   1.00 and 0.75 for an idle run, 1.76 and 1.92 for eight workers over one. In a quicker hour the same code took 0.26
   to 0.30 s for `layered` on SQLite: 0.85 to 1.1 of the limit, and 9.7 to 11 times as fast as DBOS.
-- **Eight workers over one.** One worker alone has become fast: 15 git commands a life, not 60, leave it little to wait
-  for, so eight can gain little: what a life costs is mostly processor time (see the landings), of which four cores have
-  four times as much and one thread of drover's has as much as before.
+- **Eight workers over one.** What eight gain is what one waits for, and what other cores can do. Until now each birth
+  of a child stopped all of Python for 1.1 to 1.6 ms of which 0.04 were work, 15 times in a life: 40 to 60 lives a
+  second were the most for that alone. That is gone, and so is half of the git commands of eight (13.4 to 6.0; of one
+  14.2 to 8.2). What is left is processor time: about 50 ms of drover's own, half of it the event loop's, and 60 of its
+  children. Those children alone, started by eight programs without drover, were done 2.6 and 2.7 times as quickly as by
+  one (82 and 85 ms a life, not 223 and 218) while 23 other processes wanted the four cores: 3 was out of reach there.
 - **No git, against the floors.** Of 0.28 s for `layered`, adding takes 0.08 (the floor: 0.01), commits 0.06 (the
   floor: the same, eight tasks in each), the statements 0.06, Python in the writing thread 0.03 and the event loop
   0.04. Besides what the floor writes there are the history of attempts, three events instead of one, and rows of 50
@@ -101,9 +110,10 @@ What falls short differs between runs on a shared machine; these are the goals t
   0.19 to 0.21. Adding takes 0.1 of it (the floor: 0.01), the start of the run 0.03, 250 groups of four the rest: for
   each 0.25 ms of the server however small it is, and 0.13 for a task. Three groups at once took as long as two. Of
   the server's time a sixth goes into indexes, for a change of its state enters a task anew into all of them.
-- **Landings.** The lane is not what is waited for. With 12 processes on four cores a life of eight took 0.13 s of
-  processor time (0.18 s before): 0.08 s for 13 git commands, the supervisor and the agent, and 0.05 s in drover's own
-  process, which is one thread. So one run lands 20 a second at most there, and more where the cores are its own.
+- **Landings.** The lane is not what is waited for. A life of eight took 0.11 s of processor time (0.145 s before; each
+  the better of two, with 25 processes on four cores, and with 30 the two were not to be told apart): 0.06 s for 6 git
+  commands, the supervisor and the agent, and 0.05 s in drover's own process, of which a third is the kernel's and keeps
+  no other life waiting.
 - **Claim to agent in a large repository.** A kept directory is looked over twice by git, for files that changed and for
   files that were added, and its index of 2 MB is read and written. The first task of each worker pays a checkout, once.
 - **`status`.** Counted in instructions, which no other program changes: the smallest program takes 0.66 billion,
