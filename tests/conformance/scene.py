@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import psutil
 
 from drover.engine.tools import Places
 from drover.process import end_marked, find_marked
@@ -23,6 +24,7 @@ from tests.agents.rig import Real
 
 PATIENCE_S = 400.0  # of a cell with an agent that has a lot of patience itself
 LOOK_S = 0.1
+SUPERVISOR = "supervisor/__main__.py"
 # Left to itself Claude Code tries for three minutes before it says that the service does not serve.
 HASTE = {"CLAUDE_CODE_MAX_RETRIES": "2"}
 Facts = dict[str, Any]
@@ -170,9 +172,11 @@ class Scene:
         return Path(found[0]).parent
 
     def agent_pid(self) -> int:
-        """The agent's own process: the only child of its supervisor."""
-        supervisor = self.info()["attempts_log"][-1]["pid"]
-        return int(Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()[0])
+        """The agent's own process: the only child of its supervisor, which is drover's."""
+        drover = psutil.Process(self.info()["attempts_log"][-1]["pid"])
+        (supervisor,) = [child for child in drover.children() if SUPERVISOR in " ".join(child.cmdline())]
+        (agent,) = supervisor.children()
+        return int(agent.pid)
 
     @property
     def alive(self) -> int:
