@@ -45,4 +45,8 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'drover' has no attribute {name!r}")
     from importlib import import_module  # noqa: PLC0415 - the point of this function
 
-    return getattr(import_module(_HOMES[name]), name)
+    from drover.domain.garbage import no_looks  # noqa: PLC0415 - as above
+
+    with no_looks():
+        home = import_module(_HOMES[name])
+    return getattr(home, name)

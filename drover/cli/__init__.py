@@ -46,18 +46,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    if words == ["status", "--oneline"]:
-        import anyio
+    from drover.domain.garbage import no_looks
 
-        from drover.cli.glance import glance
+    if words == ["status", "--oneline"]:
+        with no_looks():
+            import anyio
+
+            from drover.cli.glance import glance
 
         anyio.run(glance)
         return 0
     import inspect
 
-    from drover.cli.commands import build
+    with no_looks():
+        from drover.cli.commands import build
 
-    command, bound, _ = build(words).parse_args(words)
+        command, bound, _ = build(words).parse_args(words)
     if inspect.iscoroutinefunction(command):
         import anyio
 

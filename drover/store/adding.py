@@ -11,6 +11,7 @@ from typing import NamedTuple
 from drover.domain import graph
 from drover.domain.clock import Clock
 from drover.domain.errors import CycleError, StoreError, UsageError, WrongState
+from drover.domain.garbage import no_looks
 from drover.domain.ids import new_id, new_ids
 from drover.domain.models import NewTask, Task
 from drover.domain.states import State
@@ -56,9 +57,10 @@ class Adding:
 
         async def at_once(tx: Transaction) -> list[Task]:
             now = self._clock.now()
-            ids, edges = await self._insert_all(tx, news, now, by)
-            tx.ring()
-            return await load_these(tx, ids, now, edges)
+            with no_looks():
+                ids, edges = await self._insert_all(tx, news, now, by)
+                tx.ring()
+                return await load_these(tx, ids, now, edges)
 
         if len(news) >= AT_ONCE and not any(new.parent_id for new in news):
             with suppress(_Taken):  # nothing was written

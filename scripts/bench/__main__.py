@@ -42,13 +42,22 @@ def place() -> Iterator[Path]:
 
 
 def beside(
-    shape: str, floor: str, *, before: Callable[[], None] = lambda: None, **options: Any
+    shape: str,
+    other: str,
+    *,
+    times: int = TIMES,
+    before: Callable[[], None] = lambda: None,
+    url: str = "",
+    python: str = sys.executable,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Drover and its floor, one right after the other, several times: the pair whose ratio is the median."""
+    """Drover and another runner, one right after the other, several times: the pair whose ratio is the median.
+
+    ``python`` runs the other one.
+    """
     pairs = []
-    for _ in range(TIMES):
+    for _ in range(times):
         before()
-        pairs.append((run("run_drover.py", shape, **options), run(floor, shape, **options)))
+        pairs.append((run("run_drover.py", shape, url=url), run(other, shape, url=url, python=python)))
     pairs.sort(key=lambda pair: pair[0].seconds / pair[1].seconds)
     ours, theirs = pairs[len(pairs) // 2]
     return ours._asdict(), theirs._asdict()
@@ -68,10 +77,10 @@ def engine(m: Measures) -> list[Goal]:
         ),
     ]  # fmt: skip
     if python := servers.dbos():
-        peers = [run("peer_dbos.py", "layered:1000", python=python) for _ in range(LIVES)]
-        m["dbos sqlite layered:1000"] = sorted(peers, key=lambda peer: peer.seconds)[LIVES // 2]._asdict()
-        theirs = m["dbos sqlite layered:1000"]["seconds"]
-        goals.append(Goal("layered 1,000 against DBOS steps on SQLite", theirs / ours, "×", 10, "faster", True))
+        mine, peer = beside("layered:1000", "peer_dbos.py", times=LIVES, python=python)
+        m["dbos sqlite layered:1000"] = peer
+        faster = peer["seconds"] / mine["seconds"]
+        goals.append(Goal("layered 1,000 against DBOS steps on SQLite", faster, "×", 10, "faster", True))
     return goals
 
 
@@ -158,11 +167,11 @@ def lives(m: Measures) -> list[Goal]:
     for _ in range(LIVES):
         with place() as where:
             bare = git_lives.bare(where / "bare", 1_000, 12)
-            one = anyio.run(git_lives.lives, where / "one", 1_000, 12, 1)
-            eight = anyio.run(git_lives.lives, where / "eight", 1_000, 64, 8)
+            one = git_lives.alone("lives", where / "one", 1_000, 12, 1)
+            eight = git_lives.alone("lives", where / "eight", 1_000, 64, 8)
         pairs.append((one["seconds_a_task"] / eight["seconds_a_task"], bare, one, eight))
     with place() as where:
-        m["life, 20,000 files"] = large = anyio.run(git_lives.lives, where / "large", 20_000, 3, 1)
+        m["life, 20,000 files"] = large = git_lives.alone("lives", where / "large", 20_000, 3, 1)
     faster, bare, one, eight = sorted(pairs, key=lambda pair: pair[0])[LIVES // 2]
     m["bare git, 1,000 files, s"], m["life, 1 worker"], m["life, 8 workers"] = bare, one, eight
     return [
@@ -175,7 +184,7 @@ def lives(m: Measures) -> list[Goal]:
 
 def flood(m: Measures) -> list[Goal]:
     with place() as where:
-        m["flood, peak MB"] = anyio.run(git_lives.flood, where, 8, FLOOD_MB)
+        m["flood, peak MB"] = git_lives.alone("flood", where, 8, FLOOD_MB)
     return [Goal(f"memory with 8 agents printing {FLOOD_MB} MB each", m["flood, peak MB"], "MB", 80, "resident")]
 
 

@@ -1,9 +1,14 @@
-"""Whole lives with git: a command agent that makes one edit, beside the bare git commands such a life needs."""
+"""Whole lives with git: a command agent that makes one edit, beside the bare git commands such a life needs.
+
+As a program: one measurement in a process of its own. Arguments: lives|flood PLACE NUMBER ...
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +21,7 @@ import psutil
 
 import drover
 from drover.app import Drover
+from scripts.bench.runner import ENVIRONMENT
 
 IDENTITY = ("-c", "user.name=B", "-c", "user.email=b@b")
 EDIT = "#!/bin/sh\necho done > edit-$DROVER_TASK_ID.txt\n"
@@ -121,3 +127,15 @@ async def flood(place: Path, agents: int, megabytes: int) -> float:
     if len(report.completed) != agents:
         raise RuntimeError("a flooding agent was not completed")
     return peak
+
+
+def alone(what: str, place: Path, *numbers: int) -> Any:
+    """What :func:`lives` or :func:`flood` find, in a process that holds nothing of what was measured before."""
+    argv = [sys.executable, "-m", "scripts.bench.git_lives", what, str(place), *map(str, numbers)]
+    done = subprocess.run(argv, env=ENVIRONMENT, stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout)
+
+
+if __name__ == "__main__":
+    measure: Any = {"lives": lives, "flood": flood}[sys.argv[1]]
+    print(json.dumps(anyio.run(measure, Path(sys.argv[2]), *map(int, sys.argv[3:]))))

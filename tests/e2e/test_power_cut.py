@@ -28,6 +28,7 @@ from tests.proof.plugin import Tally
 
 CUTS = 100  # half of them when something has just landed, half at some moment
 GONE_ON_WITH = 10  # of these, by a machine that is started again
+TASKS = 160  # more than land between so many cuts, however quick the machine
 SEED = 17
 
 pytestmark = [
@@ -190,7 +191,7 @@ def test_a_clone_that_was_just_made_is_whole_after_a_power_cut(disk: Disk, tmp_p
 
 def test_what_was_seen_as_landed_survives_a_power_cut(disk: Disk, tmp_path: Path, tally: Tally) -> None:
     project = on_disk(disk, f"{sys.executable} {AGENT}")
-    ids = fill(project, [{"title": f"Task {n}", "test_command": "sleep 0.1"} for n in range(120)])
+    ids = fill(project, [{"title": f"Task {n}", "test_command": "sleep 0.1"} for n in range(TASKS)])
     call("sync", "-f", disk.where)
     process = project.start("run", "--workers", "4")
     rng = random.Random(SEED)
@@ -200,7 +201,7 @@ def test_what_was_seen_as_landed_survives_a_power_cut(disk: Disk, tmp_path: Path
     try:
         while process.poll() is None and cuts < CUTS:
             if cuts % 2:
-                time.sleep(rng.uniform(0, 0.4))
+                time.sleep(rng.uniform(0, 0.15))
             elif landed_of(project.root / ".drover" / "drover.db") == seen:
                 time.sleep(0.01)
                 continue
@@ -227,7 +228,7 @@ def test_what_was_seen_as_landed_survives_a_power_cut(disk: Disk, tmp_path: Path
     for image in kept[CUTS // GONE_ON_WITH - 1 :: CUTS // GONE_ON_WITH]:
         disk.unmount()
         disk.mount(image=image)  # as the machine that starts again finds it
-        start_again(project, "run", "--workers", "4")
+        start_again(project, "run", "--workers", "8")
         only_their_own(project, ids)
         assert project.git("status", "--porcelain") == "", "the checkout has kept what was published into it"
         judge(project, project.root, landed_of(project.root / ".drover" / "drover.db"))
