@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 
-from drover.domain.ids import new_token
 from drover.domain.models import Run, Worker
 from drover.process import current_identity
 
@@ -27,9 +26,9 @@ def host_name(called: str | None = None) -> str:
 
 
 def workers_of(run: Run, host: str) -> list[Worker]:
-    """The workers of a run in this process."""
-    token = new_token(4)
+    """The workers of a run in this process, called after it: their records stay, so four letters would not do."""
+    name = run.id.removeprefix("run-")
     return [
-        Worker(id=f"{token}-{number}", host=host, process=current_identity(), run_id=run.id)
+        Worker(id=f"{name}-{number}", host=host, process=current_identity(), run_id=run.id)
         for number in range(1, run.workers + 1)
     ]

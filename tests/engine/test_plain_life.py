@@ -72,6 +72,16 @@ async def nothing(job: drover.Job) -> None:
     return None
 
 
+async def test_workers_of_two_runs_are_told_apart_however_the_dice_fall(
+    file_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("drover.domain.ids.secrets.choice", lambda letters: letters[0])
+    async with drover.open(file_url, repo=None, agent=nothing) as d:
+        for _ in range(2):
+            task = await d.add("task")
+            assert (await d.run(workers=2)).completed == (task.id,)
+
+
 async def until(condition: Callable[[], bool]) -> None:
     with anyio.fail_after(60):
         while not condition():

@@ -149,6 +149,11 @@ def an_agent_runs_after_the_end(past: Past) -> None:
     past.note(event="start", task=past.ids[0], attempt=2, fence=9, at=time.time() + 60)
 
 
+def an_agent_that_had_begun_begins_again_after_the_end(past: Past) -> None:
+    first = next(line for line in read_ledger(past.ledger) if line["task"] == past.ids[0] and line["event"] == "start")
+    past.note(**{**first, "at": time.time() + 60})
+
+
 def an_agent_runs_twice_for_nothing(past: Past) -> None:
     first = next(line for line in read_ledger(past.ledger) if line["event"] == "start")
     past.note(**first)
@@ -199,6 +204,7 @@ PLANTED: list[tuple[str, Callable[[Past], None]]] = [
     ("I1", what_was_done_is_stopped),
     ("I1", what_was_cancelled_waits),
     ("I6", an_agent_runs_after_the_end),
+    ("I6", an_agent_that_had_begun_begins_again_after_the_end),
     ("I8", an_agent_runs_twice_for_nothing),
     ("I9", work_is_lost),
     ("I15", a_dependent_begins_too_early),
@@ -229,6 +235,14 @@ def test_the_judge_sees_a_bad_history(past: Past, law: str, plant: Callable[[Pas
 
 def test_the_judge_finds_nothing_in_a_good_history(past: Past) -> None:
     assert past.judged() == {}
+
+
+def test_the_first_word_of_an_agent_that_had_been_told_to_begin_may_follow_the_end(past: Past) -> None:
+    lines = read_ledger(past.ledger)
+    first = next(line for line in lines if line["task"] == past.ids[0] and line["event"] == "start")
+    first["at"] = time.time() + 60
+    past.ledger.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "I6" not in past.judged()
 
 
 def test_the_last_word_of_a_cancelled_execution_is_no_new_beginning(past: Past) -> None:
